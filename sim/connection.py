@@ -1,0 +1,275 @@
+"""TCP-like connections: ordered and reliable until they break (sheet A; RFC 6298, RFC 5681, RFC 9293).
+
+Inside a connection nothing is lost, doubled or reordered: a lost packet becomes a retransmission delay, and what was
+sent after it waits behind it (head-of-line blocking). Loss of data happens only when the connection breaks. Then
+everything on its way is gone, and each side learns of the break in its own time: by a reset from a process that died,
+by the silence of its heartbeat, by giving up on unanswered data, or never (a half-open connection that only listens).
+
+Heartbeats are not sent but reckoned with: a peer that is silent for too long has the effect that missing ones would
+have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sim.host import Host
+from sim.network import Hop, Network
+from sim.stream import Stream
+
+Nothing = Callable[[], Any]
+
+SYN_RETRIES = 6  # tcp_syn_retries of Linux
+SYN_LINEAR = 4  # tcp_syn_linear_timeouts of Linux from 6.5
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
+class End:
+    """One end of a connection, as its machine's kernel knows it."""
+
+    outgoing: Stream
+    incoming: Stream
+    peer: End
+
+    def __init__(self, host: Host, opened: Nothing, broken: Nothing) -> None:
+        self.host, self.opened, self.broken = host, opened, broken
+        self.is_open = False
+        self.silent_since: float | None = None
+        self.audible_since = self.heard_at = 0.0
+
+    def is_silent(self) -> bool:
+        """Whether no heartbeat of the peer reaches this end."""
+        hole = self.incoming.hole
+        is_stalled = hole is not None and hole.timeouts > 0
+        return self.incoming.cuts > 0 or is_stalled or not self.peer.is_open or not self.peer.host.is_running
+
+
+class Connection:
+    """Two streams between a client and a server, and how both ends learn that it is over.
+
+    `keep_open()` connects and, whenever the connection is lost, connects again with exponential back-off.
+    `client_opened`, `client_broken`, `server_opened` and `server_broken` are called as each process learns of it,
+    `connect_failed` after each attempt to connect in vain. `number` counts the connections so far; what belongs to
+    an old one never arrives. A server knows a client by its name: when it connects again, the server's end of the
+    old connection is over (a takeover).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        client: Host,
+        server: Host,
+        there: Hop,
+        back: Hop,
+        client_opened: Nothing = _nothing,
+        client_broken: Nothing = _nothing,
+        server_opened: Nothing = _nothing,
+        server_broken: Nothing = _nothing,
+        connect_failed: Nothing = _nothing,
+    ) -> None:
+        self.world, self.client, self.server, self.tcp = network.world, client, server, network.settings.tcp
+        self.number = 0
+        self._connect_failed = connect_failed
+        self._is_wanted = False
+        self._attempt = 0
+        self._opened_at = 0.0
+        self._backoff = self.tcp.reconnect
+        self._client_end = End(client, client_opened, client_broken)
+        self._server_end = End(server, server_opened, server_broken)
+        self._ends = (self._client_end, self._server_end)
+        self.there = Stream(self, network, self._client_end, self._server_end, there)
+        self.back = Stream(self, network, self._server_end, self._client_end, back)
+        rto = network.rto(self.there.settings.delay, self.back.settings.delay)
+        for end, peer, outgoing, incoming in (
+            (self._client_end, self._server_end, self.there, self.back),
+            (self._server_end, self._client_end, self.back, self.there),
+        ):
+            end.peer, end.outgoing, end.incoming = peer, outgoing, incoming
+            outgoing.reverse, outgoing.rto = incoming, rto
+            end.host.connections.append(self)
+
+    @property
+    def is_established(self) -> bool:
+        """Whether both ends are open."""
+        return self._client_end.is_open and self._server_end.is_open
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    def keep_open(self) -> None:
+        """Connect now, and again whenever the connection is lost."""
+        self._is_wanted = True
+        if self.client.is_up and not self._client_end.is_open:
+            self._attempt += 1
+            self._syn(self._attempt, 0, self.world.now)
+
+    def _is_stale(self, attempt: int) -> bool:
+        return attempt != self._attempt or not self.client.is_up
+
+    def _syn(self, attempt: int, retries: int, began: float) -> None:
+        """A.6: a SYN. No answer comes if it is lost, if the machine is down, or if the answer is lost."""
+        if self._is_stale(attempt):
+            return
+        transit = self.there.control_transit()
+        if transit == math.inf:
+            self._syn_unanswered(attempt, retries, began, self.world.now)
+        else:
+            self.world.call_later(transit, self._syn_arrives, attempt, retries, began, self.world.now)
+
+    def _syn_arrives(self, attempt: int, retries: int, began: float, sent: float) -> None:
+        if self._is_stale(attempt):
+            return
+        server = self.server
+        if not server.is_up:
+            server.touched += 1
+        transit = self.back.control_transit() if server.is_machine_up else math.inf
+        if transit == math.inf:
+            self._syn_unanswered(attempt, retries, began, sent)
+        elif server.is_up:
+            self.world.call_later(transit, self._established, attempt, server.epoch)
+        else:
+            self.world.call_later(transit, self._failed, attempt)  # refused: nobody listens
+
+    def _syn_unanswered(self, attempt: int, retries: int, began: float, sent: float) -> None:
+        """Try again in a while, unless the application or the kernel gives up before that."""
+        linear = SYN_LINEAR if self.tcp.syn_linear else 0
+        again = max(sent + self.tcp.rto_initial * 2.0 ** max(0, retries - linear), self.world.now)
+        gives_up = math.inf if self.tcp.connect_timeout is None else began + self.tcp.connect_timeout
+        if retries == SYN_RETRIES + linear:
+            gives_up = min(gives_up, again)
+        if again < gives_up:
+            self.world.call_at(again, self._syn, attempt, retries + 1, began)
+        else:
+            self.world.call_at(max(gives_up, self.world.now), self._failed, attempt)
+
+    def _established(self, attempt: int, epoch: int) -> None:
+        if self._is_stale(attempt):
+            return
+        if self.server.epoch != epoch:  # it died meanwhile
+            self._failed(attempt)
+            return
+        self._end(self._server_end)
+        self.number += 1
+        self._opened_at = now = self.world.now
+        self._backoff = self.tcp.reconnect
+        for end in self._ends:
+            end.outgoing.begin()
+            end.is_open = True
+            end.silent_since = None
+            end.audible_since = end.heard_at = now
+        self.conditions_changed()
+        for end in (self._server_end, self._client_end):
+            end.host.tell(end.opened)
+
+    def _failed(self, attempt: int) -> None:
+        if not self._is_stale(attempt):
+            self.client.tell(self._come_back_later)
+            self.client.tell(self._connect_failed)
+
+    def _come_back_later(self) -> None:
+        wait, self._backoff = self._backoff, min(2 * self._backoff, self.tcp.reconnect_max)
+        self.client.call_later(wait, self.keep_open)
+
+    # -- breaking ----------------------------------------------------------------------------------------------
+
+    def broken(self, side: Host) -> None:
+        """One side finds the connection broken and closes it; the other hears of it if the path is there."""
+        end = self._client_end if side is self.client else self._server_end
+        if end.is_open:
+            self._end(end)
+            self._send_reset(end)
+
+    def reset(self) -> None:
+        """Something in the middle (a load balancer, a firewall) resets it towards both sides."""
+        for end in self._ends:
+            self._end(end)
+
+    def answer_with_reset(self, end: End, at: float) -> None:
+        """The peer's machine, where a segment of this end arrives at `at` (s), knows of no such connection."""
+        if not end.incoming.cuts:
+            self.world.call_at(at + end.incoming.control_delay(), self._reset_arrives, self.number, end)
+
+    def _send_reset(self, end: End) -> None:
+        if not end.outgoing.cuts:
+            self.world.call_later(end.outgoing.control_delay(), self._reset_arrives, self.number, end.peer)
+
+    def _reset_arrives(self, number: int, end: End) -> None:
+        if number == self.number:
+            self._end(end)
+
+    def _end(self, end: End) -> None:
+        """An end is over: what it had sent is lost, and its process is told."""
+        if not end.is_open:
+            return
+        end.is_open = False
+        end.outgoing.drop()
+        self.conditions_changed()
+        end.host.tell(end.broken)
+        if end is self._client_end:
+            end.host.tell(self._come_back_later)
+
+    def host_crashed(self, host: Host, kind: str) -> None:
+        """A.9, D.1, D.2: a process that dies resets its connections; a machine that dies says nothing."""
+        end = self._client_end if host is self.client else self._server_end
+        if not end.is_open:
+            return
+        host.touched += 1
+        end.is_open = False
+        if kind == "process":
+            end.outgoing.drop()
+            self._send_reset(end)
+        else:
+            end.outgoing.abandon()
+        self.conditions_changed()
+
+    def host_restarted(self, host: Host) -> None:
+        """A client that is up again connects anew. The old connection is unknown to the machine (see `Stream`)."""
+        if host is self.client and self._is_wanted:
+            self._backoff = self.tcp.reconnect
+            self.keep_open()
+
+    def conditions_changed(self) -> None:
+        """A cut, a burst of loss or a slow spell has begun or ended, or an end was opened or is over."""
+        for stream in (self.there, self.back):
+            stream.choose()
+            stream.way_back_changed()
+        self.check_silence()
+
+    # -- silence -----------------------------------------------------------------------------------------------
+
+    def check_silence(self) -> None:
+        """A.8, N-08: with heartbeats every h and m misses allowed, silence is noticed m h to (m + 1) h after it began.
+
+        A heartbeat is due every h after the connection was opened.
+        """
+        heartbeat = self.tcp.heartbeat
+        if heartbeat is None:
+            return
+        now = self.world.now
+        for end in self._ends:
+            if not (end.is_open and end.is_silent()):
+                if end.silent_since is not None:
+                    end.silent_since, end.audible_since = None, now
+            elif end.silent_since is None:
+                hole = end.incoming.hole
+                end.silent_since = now
+                began = now if hole is None else hole.began
+                last = self._opened_at + math.floor((began - self._opened_at) / heartbeat) * heartbeat
+                if last >= end.audible_since:  # else it was lost in the silence before
+                    end.heard_at = last
+                due = max(now, end.heard_at + (self.tcp.heartbeat_misses + 1) * heartbeat)
+                end.host.call_at(due, self._silence_noticed, end, now, self.number)
+
+    def _silence_noticed(self, end: End, since: float, number: int) -> None:
+        if number != self.number or end.silent_since != since:
+            return
+        end.silent_since = None
+        if end.incoming.cuts:
+            end.incoming.severed += 1
+        elif not end.peer.host.is_running:
+            end.peer.host.held += 1
+        self.broken(end.host)

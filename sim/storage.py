@@ -1,0 +1,186 @@
+"""Page cache and disk: what survives which crash (sheet D).
+
+A write goes to the page cache at once: it survives the crash of its process. A completed fsync puts it on the device:
+it survives the machine. A lost disk takes everything. Fsync takes time, and all who wait for one share it (group
+commit, D.5).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from sim.distributions import Distribution
+from sim.host import Host
+
+K = TypeVar("K", bound=Hashable)
+Record = tuple[K, bool, int]  # a key, whether it is live from now on, and the record's number in the journal
+
+
+class Disk:
+    """A host's disk. `fsync` is the time a flush takes (s).
+
+    `syncs` counts flushes, `failed` those that a fault made fail (D.6).
+    """
+
+    def __init__(self, host: Host, fsync: Distribution) -> None:
+        self.host = host
+        self.syncs = 0
+        self.failed = 0
+        self.journals: list[Journal[Any]] = []
+        self._faults = 0
+        self._crashes = 0
+        name = f"{host.name}.fsync" if not host.disks else f"{host.name}.fsync#{len(host.disks) + 1}"
+        self._fsync_time = fsync.draws(host.world.stream(name))
+        host.disks.append(self)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether every fsync fails."""
+        return self._faults > 0
+
+    def fsync(self, done: Callable[[bool], Any], then: Callable[[bool], Any]) -> None:
+        """Flush: `done(is_ok)` settles what is on the device, and the process hears `then(is_ok)` of it.
+
+        A crash that comes first ends the flush. A paused process hears of it late.
+        """
+        self.syncs += 1
+        host = self.host
+        if host.slowness != 1.0:
+            host.slowed += 1
+        host.world.call_later(self._fsync_time() * host.slowness, self._flushed, self._crashes, done, then)
+
+    def _flushed(self, crashes: int, done: Callable[[bool], Any], then: Callable[[bool], Any]) -> None:
+        if crashes != self._crashes:
+            return
+        is_ok = not self.is_failing
+        if not is_ok:
+            self.failed += 1
+        done(is_ok)
+        self.host.tell(then, is_ok)
+
+    # -- verbs of faults ---------------------------------------------------------------------------------------
+
+    def crashed(self, kind: str) -> int:
+        """The host has crashed (kinds as in `Host.crash`); returns how many records that cost."""
+        self._crashes += 1
+        return sum(journal.crashed(kind) for journal in self.journals)
+
+    def start_failing(self) -> None:
+        """Let every fsync fail."""
+        self._faults += 1
+
+    def stop_failing(self) -> None:
+        """Undo one `start_failing`."""
+        self._faults -= 1
+
+
+class Journal(Generic[K]):
+    """An append-only file of additions and removals of keys; reading it back gives the live ones, in order.
+
+    `add` and `remove` write to the page cache. `sync(then, *args)` calls `then(is_ok, *args)` once everything written
+    before is on the device.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self._on_device: dict[K, int] = {}
+        self._dirty: deque[Record[K]] = deque()
+        self._marked_clean: dict[K, Record[K]] = {}
+        self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._is_syncing = False
+        self._written = 0
+        disk.journals.append(self)
+
+    def add(self, key: K) -> None:
+        """Write that a key is live."""
+        self._written += 1
+        self._dirty.append((key, True, self._written))
+
+    def remove(self, key: K) -> None:
+        """Write that a key is done with."""
+        self._written += 1
+        self._dirty.append((key, False, self._written))
+
+    @property
+    def unsynced(self) -> int:
+        """Records in the page cache that wait for an fsync."""
+        return len(self._dirty)
+
+    def sync(self, then: Callable[..., Any], *args: Any) -> None:
+        """Call `then(is_ok, *args)` when what is written now has been flushed, or could not be."""
+        self._waiting.append((then, args))
+        if not self._is_syncing:
+            self._start()
+
+    def _start(self) -> None:
+        """Flush for all who wait; who comes later shares the next flush."""
+        self._is_syncing = True
+        waiting, self._waiting = self._waiting, []
+        written = len(self._dirty)
+
+        def done(is_ok: bool) -> None:
+            self._is_syncing = False
+            for _ in range(written):
+                self._settle(self._dirty.popleft(), is_ok)
+            if self._waiting:
+                self._start()
+
+        def tell(is_ok: bool) -> None:
+            for then, args in waiting:
+                then(is_ok, *args)
+
+        self.disk.fsync(done, tell)
+
+    def _settle(self, record: Record[K], is_ok: bool) -> None:
+        """A record is not dirty any more. After a failed fsync its page counts as clean and is not on the device: no
+        later fsync writes it (Rebello et al. 2020)."""
+        key, is_live, _ = record
+        self._marked_clean.pop(key, None)
+        if is_ok:
+            _apply(self._on_device, record)
+        elif is_live or key in self._on_device:
+            self._marked_clean[key] = record
+
+    def unsynced_additions(self) -> list[K]:
+        """Keys whose addition the crash of the machine would undo."""
+        live = self._read("process")
+        return [key for key in live if key not in self._on_device]
+
+    def recover(self, kind: str) -> list[K]:
+        """The keys that are live after a crash of that kind (as in `Host.crash`), in the order of their additions."""
+        live = self._read(kind)
+        return sorted(live, key=live.__getitem__)
+
+    def _read(self, kind: str) -> dict[K, int]:
+        """Live keys and the numbers of their records."""
+        if kind == "disk":
+            return {}
+        live = dict(self._on_device)
+        if kind == "process":
+            for record in (*self._marked_clean.values(), *self._dirty):
+                _apply(live, record)
+        return live
+
+    def crashed(self, kind: str) -> int:
+        """Nobody waits any more, and what a crash of that kind takes is gone; returns how many records that were."""
+        self._waiting.clear()
+        self._is_syncing = False
+        if kind == "process":
+            return 0
+        lost = len(self._dirty) + len(self._marked_clean)
+        self._dirty.clear()
+        self._marked_clean.clear()
+        if kind == "disk":
+            lost += len(self._on_device)
+            self._on_device.clear()
+        return lost
+
+
+def _apply(live: dict[K, int], record: Record[K]) -> None:
+    key, is_live, number = record
+    if is_live:
+        live[key] = number
+    else:
+        live.pop(key, None)

@@ -1,0 +1,50 @@
+"""One messaging system each: the broker and its client library.
+
+A system is one module here that holds a `SYSTEM`. Adding a system is adding its file and its name to `NAMES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+NAMES = ("textbook",)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A delivery guarantee in a system's own settings, written as in a scenario file."""
+
+    channel: Mapping[str, Any] = field(default_factory=dict)
+    producer: Mapping[str, Any] = field(default_factory=dict)
+    service: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class System:
+    """What the rest of the house knows of a messaging system.
+
+    `Channel`, `ProducerClient` and `ConsumerClient` are its settings (frozen dataclasses). `events` are the methods
+    of a broker that a fault can wait for ("orders.append #3"). `check` returns a complaint about a combination of
+    settings that cannot be, or None. `build(simulation, name, channel)` makes the broker.
+    """
+
+    name: str
+    title: str
+    Channel: type
+    ProducerClient: type
+    ConsumerClient: type
+    presets: Mapping[str, Preset]
+    events: tuple[str, ...]
+    build: Callable[..., Any]
+    check: Callable[..., str | None] = lambda channel, producers, services: None
+
+
+def system(name: str) -> System:
+    """The system of that name; its module is imported on first use. Raises KeyError."""
+    if name not in NAMES:
+        raise KeyError(name)
+    found: System = import_module(f"sim.brokers.{name}").SYSTEM
+    return found

@@ -1,0 +1,5 @@
+"""`python -m sim` is `msgsim`."""
+
+from sim.cli import main
+
+main()

@@ -86,8 +86,14 @@ class Sender:
             self._over(message)
 
     def refused(self, copy: int) -> None:
-        """The broker refused a copy; it is sent again after the timeout, if at all."""
-        self.messages.failed(copy)
+        """The broker refused a copy; it is sent again after the timeout, if there is to be another attempt."""
+        message = self.messages.message_of(copy)
+        if message not in self.unconfirmed and message not in self.resting:
+            return
+        self.messages.failed(message)
+        if self.resend is not None and self.attempts.get(message, 1) == self.resend.attempts:
+            self.unconfirmed.remove(message)
+            self._over(message)
 
     def _over(self, message: int) -> None:
         if self.resting:

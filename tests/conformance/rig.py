@@ -22,7 +22,9 @@ class Rig:
     """
 
     def __init__(self, seed: int = 1, delay: Any = 0.01, size: int = 1000, **settings: Any) -> None:
-        tcp = {name: settings.pop(name) for name in list(settings) if name in TcpSettings.__dataclass_fields__}
+        tcp = {
+            name: settings.pop(name) for name in list(settings) if name in TcpSettings.__dataclass_fields__
+        }
         law = Constant(delay) if isinstance(delay, int | float) else delay
         self.world = World(seed)
         self.network = Network(self.world, NetworkSettings(delay=law, tcp=TcpSettings(**tcp), **settings))
@@ -37,7 +39,13 @@ class Rig:
 
     def hop(self, name: str) -> Hop:
         causes = {"lost": LOST, "cut": CUT, "down": DOWN, "broken": BROKEN, "twice": TWICE}
-        return Hop(name, dropped=self._drop, duplicated=lambda copy, cause: -copy, size_of=lambda c: self.size, **causes)
+        return Hop(
+            name,
+            dropped=self._drop,
+            duplicated=lambda copy, cause: -copy,
+            size_of=lambda c: self.size,
+            **causes,
+        )
 
     def _drop(self, copy: int, cause: int) -> None:
         self.dropped.append((self.world.now, copy, cause))
@@ -49,7 +57,9 @@ class Rig:
         """A connection from the client to the server; what its ends are told is kept in `told`."""
         names = ("client_opened", "client_broken", "server_opened", "server_broken", "connect_failed")
         told = {name: self._telling(name, callbacks.get(name)) for name in names}
-        return self.network.connection(client or self.client, self.server, self.hop("there"), self.hop("back"), **told)
+        return self.network.connection(
+            client or self.client, self.server, self.hop("there"), self.hop("back"), **told
+        )
 
     def _telling(self, name: str, then: Callable[[], Any] | None) -> Callable[[], None]:
         def tell() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sim.apps import Producer, Resend, Service
+from sim.apps import Idempotence, Producer, Resend, Service
 from sim.arrivals import Deterministic, Poisson
 from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
@@ -112,8 +112,6 @@ def test_N15_availability_and_the_number_of_crashes_are_those_of_an_alternating_
     assert availability == pytest.approx(up / (up + down), abs=Z * math.sqrt(time_variance / horizon))
     expected = horizon / (up + down)
     assert len(faults.spells) == pytest.approx(expected, abs=Z * math.sqrt(count_variance * horizon))
-    within = sum(any(spell.start // 50 == w for spell in faults.spells[:1]) for w in range(1))
-    assert within in (0, 1)
 
 
 def test_N15_faults_by_chance_draw_independently_of_each_other():
@@ -174,7 +172,9 @@ def test_N16_a_gray_node_raises_the_mean_by_nearly_two_service_times_and_no_dete
     gray, rig, _ = pool(rate=1.0, messages=n, gray=20.0)
     rise = (math.fsum(gray) / len(gray) - math.fsum(plain) / len(plain)) / SERVICE
     deviation = 19 * math.sqrt(0.1 * 0.9 / n)  # of 19 times the share that chance routes to the gray node
-    waiting = 0.1 * 20 * (0.1 * 0.2) / 2 / (1 - 0.1 * 0.2)  # M/D/1 at its own load of 2 %, which "low load" neglects
+    waiting = (
+        0.1 * 20 * (0.1 * 0.2) / 2 / (1 - 0.1 * 0.2)
+    )  # M/D/1 at its own load of 2 %, which "low load" neglects
     assert rise == pytest.approx(0.1 * 19 + waiting, abs=Z * deviation)
     assert rig.times_of("client_broken") == rig.times_of("server_broken") == [], "it answers its heartbeats"
 
@@ -188,7 +188,7 @@ def test_N16_the_queue_of_the_gray_node_diverges_from_a_base_load_of_a_twentieth
     assert max(len(queue) for queue in queues[1:]) < 20
 
 
-# -- N-17: the same seed ------------------------------------------------------------------------------------------------
+# -- N-17: the same seed -------------------------------------------------------------------------------------------
 
 
 def world(*faults: Fault, loss: float = 0.01, **channel: Any) -> Config:
@@ -196,7 +196,9 @@ def world(*faults: Fault, loss: float = 0.01, **channel: Any) -> Config:
     settings = {"transport": "connection", "storage": "disk", **channel}
     return Config(
         channels={"orders": ChannelConfig("textbook", Channel(**settings))},
-        producers={"shop": ProducerConfig(Producer("orders", Poisson(100.0), resend=Resend()), ProducerClient())},
+        producers={
+            "shop": ProducerConfig(Producer("orders", Poisson(100.0), resend=Resend()), ProducerClient())
+        },
         services={
             "billing": ServiceConfig(
                 Service("orders", consumers=2, service_time=Exponential(0.01)), ConsumerClient()
@@ -214,7 +216,10 @@ def digest(run: Run) -> str:
 
 
 def test_N17_the_same_seed_gives_the_same_events_and_another_seed_others():
-    config = world(Fault("crash", "billing.1", mtbf=3.0, mttr=1.0), Fault("partition", "shop <-> orders", 2.0, lasting=1.0))
+    config = world(
+        Fault("crash", "billing.1", mtbf=3.0, mttr=1.0),
+        Fault("partition", "shop <-> orders", 2.0, lasting=1.0),
+    )
     first, again, other = (digest(simulate(config, seed, trace=True)) for seed in (1, 1, 2))
     assert first == again != other
     assert first != digest(simulate(config, 1, replication=1, trace=True))
@@ -225,11 +230,14 @@ def test_N17_one_more_component_leaves_the_draws_of_all_others_unchanged():
     more = replace(
         config,
         channels={"aaa": ChannelConfig("textbook", Channel()), **config.channels},
-        producers={"first": ProducerConfig(Producer("aaa", Poisson(50.0)), ProducerClient()), **config.producers},
+        producers={
+            "first": ProducerConfig(Producer("aaa", Poisson(50.0)), ProducerClient()),
+            **config.producers,
+        },
         services={"any": ServiceConfig(Service("aaa"), ConsumerClient()), **config.services},
         faults=(Fault("crash", "any", mtbf=1.0, mttr=1.0), *config.faults),
     )
-    alone = [event for event in simulate(config, trace=True).trace or []]
+    alone = simulate(config, trace=True).trace or []
     together = [event for event in simulate(more, trace=True).trace or [] if event.channel == "orders"]
     assert len(alone) > 5000 and alone == together
 
@@ -279,7 +287,9 @@ def test_a_fault_right_after_an_event_comes_after_all_that_the_event_does_at_onc
     log = SimpleNamespace(name="log", append=lambda: order.append("append"))
     rig.parts["log"] = log
     rig.faults(Fault("crash", "server", on="log.append", lasting=1.0))
-    rig.server.residents.append(SimpleNamespace(crashed=order.append, restarted=lambda: order.append("restart")))
+    rig.server.residents.append(
+        SimpleNamespace(crashed=order.append, restarted=lambda: order.append("restart"))
+    )
 
     def event() -> None:
         log.append()
@@ -305,7 +315,9 @@ def test_an_event_that_a_part_does_not_have_is_refused():
 
 def test_a_target_that_does_not_exist_is_refused_with_the_nearest_name():
     rig = Rig()
-    with pytest.raises(ValueError, match="expected a host or a group of hosts, found 'sever'; did you mean 'server'"):
+    with pytest.raises(
+        ValueError, match="expected a host or a group of hosts, found 'sever'; did you mean 'server'"
+    ):
         rig.faults(Fault("crash", "sever"))
     with pytest.raises(ValueError, match="found 'cliant'"):
         rig.faults(Fault("partition", "server -> cliant"))
@@ -314,7 +326,11 @@ def test_a_target_that_does_not_exist_is_refused_with_the_nearest_name():
 def test_targets_are_hosts_groups_and_pairs():
     rig = Rig()
     workers = [rig.network.host(f"w.{i}", "w") for i in (1, 2)]
-    links = [rig.link(workers[0], rig.server), rig.link(rig.server, workers[0]), rig.link(workers[1], rig.client)]
+    links = [
+        rig.link(workers[0], rig.server),
+        rig.link(rig.server, workers[0]),
+        rig.link(workers[1], rig.client),
+    ]
     assert parts_of(rig.network, Fault("crash", "w")) == workers
     assert parts_of(rig.network, Fault("crash", "w.2")) == workers[1:]
     assert parts_of(rig.network, Fault("partition", "w -> server")) == links[:1]
@@ -329,8 +345,8 @@ def test_targets_are_hosts_groups_and_pairs():
 class Patient:
     """A host with a disk, a link and a connection, on which faults may act."""
 
-    def __init__(self) -> None:
-        self.rig = rig = Rig(heartbeat=5.0)
+    def __init__(self, heartbeat: float | None = 5.0) -> None:
+        self.rig = rig = Rig(heartbeat=heartbeat)
         self.host: Host = rig.server
         self.disk = Disk(rig.server, Constant(0.001))
         self.link = rig.link()
@@ -363,11 +379,11 @@ def test_of_two_faults_on_one_target_neither_ends_the_other(kind):
     patient = Patient()
     patient.rig.faults(patient.fault(kind, 1.0, 4.0), patient.fault(kind, 3.0, 7.0, factor=7.0))
     ill = []
+    patient.rig.run_for(0.5)
     for _ in range(12):
-        patient.rig.run_for(1.0)
-        patient.rig.run_for(0.001 if not ill else 0.0)
         ill.append(patient.is_ill(kind))
-    assert ill == [True] * 9 + [False] * 3  # from 1 to 10 s
+        patient.rig.run_for(1.0)
+    assert ill == [False] + [True] * 9 + [False] * 2  # from 1 to 10 s
 
 
 def test_a_host_that_crashed_otherwise_stays_down_until_both_are_over():
@@ -375,8 +391,8 @@ def test_a_host_that_crashed_otherwise_stays_down_until_both_are_over():
     rig.faults(Fault("machine_crash", "server", at=1.0, lasting=3.0))
     rig.after(2.0, rig.server.crash)  # a poison message, say
     rig.after(6.0, rig.server.restart)
-    for _, is_up in ((0.5, True), (2.0, False), (2.5, False), (1.5, True)):
-        rig.run_for(_)
+    for seconds, is_up in ((0.5, True), (2.0, False), (2.5, False), (1.5, True)):
+        rig.run_for(seconds)
         assert rig.server.is_up == is_up
 
 
@@ -414,29 +430,29 @@ def test_a_wrong_clock_is_off_by_its_skew_and_by_its_drift_since_the_fault_began
     rig = Rig()
     rig.faults(Fault("clock_skew", "server", at=100.0, lasting=50.0, skew=-2.0, drift=0.01))
     seen = []
-    for _ in range(4):
-        rig.run_for(50.0)
-        seen.append(rig.server.clock() - rig.world.now)
-    assert seen == [0.0, pytest.approx(-2.0), 0.0, 0.0]
-    rig = Rig()
-    rig.faults(Fault("clock_skew", "server", at=100.0, skew=-2.0, drift=0.01))
-    rig.run_for(150.0)
-    assert rig.server.clock() == pytest.approx(150.0 - 2.0 + 50.0 * 0.01)
-    assert rig.client.clock() == rig.world.now, "the other clocks and the world's are right"
+    for time in (99.0, 101.0, 149.0, 151.0):
+        rig.world.run(until=time)
+        seen.append(rig.server.clock() - time)
+        assert rig.client.clock() == time, "the other clocks are right"
+    assert seen == [0.0, pytest.approx(-2.0 + 0.01), pytest.approx(-2.0 + 0.49), 0.0]
 
 
 # -- faults that acted, and faults that did not -----------------------------------------------------------------------
 
 
 def acting(kind: str, at: float, target: str | None = None) -> Fault:
-    where = target or ("shop <-> orders" if kind in LINK_KINDS else "billing.1" if kind in ("slow", "clock_skew") else "orders")
+    where = target or (
+        "shop <-> orders"
+        if kind in LINK_KINDS
+        else "billing.1"
+        if kind in ("slow", "clock_skew")
+        else "orders"
+    )
     return Fault(kind, where, at, lasting=1.0, factor=5.0, loss=0.5, skew=1.0)  # type: ignore[arg-type]
 
 
 def clocked(config: Config) -> Config:
     """The same, with consumers that look at their clocks."""
-    from sim.apps import Idempotence
-
     billing = config.services["billing"]
     app = replace(billing.app, idempotence=Idempotence(ttl=60.0))
     return replace(config, services={"billing": replace(billing, app=app)})
@@ -460,20 +476,13 @@ def test_a_fault_that_never_strikes_is_reported(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_on_an_idle_part_is_reported_even_beside_others_that_act(kind):
-    patient = Patient()
-    rig = patient.rig
+def test_a_fault_on_an_idle_part_is_reported(kind):
+    patient = Patient(heartbeat=None)
     if kind in ("crash", "machine_crash", "disk_loss"):
         patient.host.connections.clear()  # else it breaks a connection
-    if kind == "partition":
-        rig.client.connections.clear()
-        patient.host.connections.clear()
-        patient.connection.tcp = TcpSettings()  # else it swallows heartbeats
-    others = [k for k in KINDS if k not in ("crash", "machine_crash", "disk_loss", "pause", kind)]
-    faults = rig.faults(patient.fault(kind, 1.0, 20.0), *(patient.fault(k, 1.0, 20.0) for k in others))
-    rig.run_for(30.0)
-    target = "client <-> server" if kind in LINK_KINDS else "server"
-    assert f"{kind} of {target}" in faults.inert()
+    faults = patient.rig.faults(fault := patient.fault(kind, 1.0, 20.0))
+    patient.rig.run_for(30.0)
+    assert faults.inert() == [f"{kind} of {fault.target}"]
 
 
 def test_faults_of_other_kinds_that_overlap_do_not_take_credit():
@@ -511,7 +520,9 @@ def test_a_pause_that_only_delays_work_under_way_has_acted():
 def test_a_loss_of_arrivals_alone_is_an_act(kind):
     rig = Rig(delay=0.01)
     link = rig.link()
-    faults = rig.faults(Fault(kind, "server", at=1.0, lasting=1.0), Fault(kind, "server", at=3.0, lasting=1.0))
+    faults = rig.faults(
+        Fault(kind, "server", at=1.0, lasting=1.0), Fault(kind, "server", at=3.0, lasting=1.0)
+    )
     rig.after(1.5, rig.send, link, 1)
     rig.run_for(10.0)
     assert [spell.touched for spell in faults.spells] == [1, 0]
@@ -524,12 +535,6 @@ def test_a_one_way_partition_acts_on_acks():
     rig.after(1.5, rig.send, connection.there, 1)
     rig.run_for(10.0)
     assert rig.copies == [1] and faults.inert() == []
-
-
-def test_a_failing_fsync_makes_the_textbook_broker_start_again():
-    plain = simulate(world(resilience := Fault("fsync_failure", "orders", at=4.0, lasting=0.1)))
-    assert plain.faults.inert() == [] and resilience.kind == "fsync_failure"
-    assert plain.faults.spells[0].touched >= 1
 
 
 def test_deterministic_arrivals_meet_a_periodic_fault_as_often_as_it_strikes():

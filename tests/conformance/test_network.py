@@ -41,7 +41,9 @@ def test_N01_size_over_bandwidth_is_added_to_the_delay_and_a_busy_wire_makes_mes
     rig = Rig(delay=0.01, bandwidth=1e6, size=1000)
     busy = rig.send_every(0.0005, 500, rig.connected().there)
     rig.world.run()
-    assert [time for time, _ in rig.arrived] == pytest.approx([busy[0] + 0.001 * (i + 1) + 0.01 for i in range(500)])
+    assert [time for time, _ in rig.arrived] == pytest.approx(
+        [busy[0] + 0.001 * (i + 1) + 0.01 for i in range(500)]
+    )
 
 
 def test_N01_varying_delays_keep_the_order():
@@ -49,7 +51,9 @@ def test_N01_varying_delays_keep_the_order():
     sent = rig.send_every(0.001, 1000, rig.connected().there)
     rig.world.run()
     assert rig.copies == list(range(1000))
-    assert any(a == b for (a, _), (b, _) in pairwise(rig.arrived)), "a slow message holds those behind it (A.4)"
+    assert any(a == b for (a, _), (b, _) in pairwise(rig.arrived)), (
+        "a slow message holds those behind it (A.4)"
+    )
     assert all(arrival >= time for (arrival, _), time in zip(rig.arrived, sent, strict=True))
 
 
@@ -192,7 +196,9 @@ class Exchange:
         self.rig.server.work(0.005, self.commit, self.connection.number)
 
     def commit(self, number: int) -> None:
-        if number == self.connection.number and self.connection.is_established:  # else the transaction is rolled back
+        if (
+            number == self.connection.number and self.connection.is_established
+        ):  # else the transaction is rolled back
             self.applied += 1
             self.connection.back.send(self.ack, 1)
 
@@ -227,7 +233,9 @@ def test_N07_after_a_silent_cut_the_stream_resumes_complete_and_late(outage):
     assert rig.times_of("client_broken") == rig.times_of("server_broken") == []
     first_missing = rig.arrived[3][0]
     back = sent[0] + 2.5 + outage
-    assert back < first_missing <= back + max(outage, 120.0) + 0.3  # the back-off at most doubles, up to RTO_max
+    assert (
+        back < first_missing <= back + max(outage, 120.0) + 0.3
+    )  # the back-off at most doubles, up to RTO_max
 
 
 def test_N07_after_the_give_up_time_the_sender_sees_an_error_and_the_idle_receiver_nothing():
@@ -349,7 +357,9 @@ def test_N10_an_application_timeout_fails_earlier():
     assert rig.times_of("connect_failed") == [5.0, pytest.approx(10.1)]
 
 
-@pytest.mark.parametrize("linear, retries", [(False, [1.0, 3.0, 7.0]), (True, [1.0, 2.0, 3.0, 4.0, 5.0, 7.0])])
+@pytest.mark.parametrize(
+    "linear, retries", [(False, [1.0, 3.0, 7.0]), (True, [1.0, 2.0, 3.0, 4.0, 5.0, 7.0])]
+)
 def test_A6_a_lost_syn_is_repeated_on_the_schedule_of_linux(linear, retries):
     for i, due in enumerate(retries):
         rig = Rig(delay=0.01, syn_linear=linear, connect_timeout=None)
@@ -384,7 +394,9 @@ def test_N12_a_doubled_datagram_arrives_at_two_times_in_either_order():
     rig = Rig(delay=Exponential(0.01), duplicate=p)
     rig.send_every(1.0, n + 1, rig.link())
     rig.world.run()
-    times = {copy: time for time, copy in rig.arrived if copy != 0}  # a second copy is the negative of the first
+    times = {
+        copy: time for time, copy in rig.arrived if copy != 0
+    }  # a second copy is the negative of the first
     doubled = [copy for copy in range(1, n + 1) if -copy in times]
     assert set(range(1, n + 1)) <= set(times) and rig.dropped == []
     assert len(doubled) / n == pytest.approx(p, abs=bound(p, n))
@@ -402,7 +414,9 @@ def test_B_each_datagram_is_lost_on_its_own():
     assert len(lost) + len(rig.arrived) == n
     assert len(lost) / n == pytest.approx(p, abs=bound(p, n))
     pairs = sum(a + 1 == b for a, b in pairwise(lost)) / n
-    assert pairs == pytest.approx(p * p, abs=2 * bound(p * p, n))  # neighbouring pairs overlap: twice the bound
+    assert pairs == pytest.approx(
+        p * p, abs=2 * bound(p * p, n)
+    )  # neighbouring pairs overlap: twice the bound
 
 
 def test_B_bursts_lose_the_share_of_time_that_is_bad_and_lose_it_in_runs():
@@ -473,7 +487,12 @@ def test_the_most_exact_entry_of_links_gives_a_direction_its_settings():
     worker = rig.network.host("w.1", group="w")
     delays = [
         rig.network.settings_between(*ends).delay.mean
-        for ends in ((rig.client, rig.server), (rig.server, rig.client), (worker, rig.client), (rig.client, worker))
+        for ends in (
+            (rig.client, rig.server),
+            (rig.server, rig.client),
+            (worker, rig.client),
+            (rig.client, worker),
+        )
     ]
     assert delays == [2.0, 2.0, 3.0, 9.0]
 
@@ -492,7 +511,9 @@ def test_A6_connecting_takes_a_round_trip_and_is_refused_by_a_machine_without_th
     rig.run_for(2.0)
     gaps = [b - a for a, b in pairwise(rig.times_of("connect_failed"))]
     assert rig.times_of("connect_failed")[0] == 0.02
-    assert gaps == pytest.approx([0.12, 0.22, 0.42, 0.42, 0.42])  # back-off doubles up to its maximum, plus a round trip
+    assert gaps == pytest.approx(
+        [0.12, 0.22, 0.42, 0.42, 0.42]
+    )  # back-off doubles up to its maximum, plus a round trip
 
 
 def test_A6_a_lossy_path_loses_syns_by_draws_of_their_own():
@@ -516,7 +537,9 @@ def test_A6_a_lossy_path_loses_syns_by_draws_of_their_own():
         rig.world.run()
         return [round(time - start, 6) for time, _ in rig.arrived]
 
-    assert arrivals(connects=1) == arrivals(connects=4), "the draws of data do not depend on how often it connected"
+    assert arrivals(connects=1) == arrivals(connects=4), (
+        "the draws of data do not depend on how often it connected"
+    )
 
 
 def test_A9_a_process_that_dies_resets_its_peer_after_the_delay():

@@ -216,6 +216,10 @@ class Messages:
             self.key_names.append(key)
         return self.key_names.index(key)
 
+    def was_born_of(self, copy: int, cause: int) -> bool:
+        """Whether a copy was born of that cause."""
+        return copy < 0 and self.copy_cause[~copy] == cause
+
     def resent(self, parent: int) -> int:
         """The copy that a producer sends because it heard no answer; born of the root cause, where that is known."""
         return self.copy(parent, self.unheard.pop(self.message_of(parent), self.late))

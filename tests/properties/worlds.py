@@ -15,7 +15,7 @@ from sim.distributions import Constant, Exponential
 from sim.faults import LINK_KINDS, Fault
 from sim.network import LossBursts, NetworkSettings, TcpSettings
 
-TRANSPORTS = ["datagram"]
+TRANSPORTS = ["datagram", "connection"]
 times = st.floats(0.0, 4.0).map(lambda t: round(t, 2))
 spans = st.floats(0.05, 3.0).map(lambda t: round(t, 2))
 delays = st.sampled_from([Constant(0.0), Constant(0.002), Exponential(0.005), Exponential(0.05)])

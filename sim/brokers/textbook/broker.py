@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from sim.simulation import Simulation
 
 
+LOST_WITH = {"process": MEMORY_LOST, "machine": UNSYNCED_LOST, "disk": DISK_LOST}
+
+
 class Broker:
     """The broker's process: its queues in memory, its journal on disk, its clients' sessions."""
 
@@ -52,7 +55,7 @@ class Broker:
             self.journal = Journal(Disk(self.host, settings.fsync))
         self.accepted: set[int] = set()  # numbers it has accepted, for producers that number their messages
         self._flush_due = False
-        self._crash_kind = "process"
+        self._unsynced: list[tuple[str, int]] = []
         self.callers: dict[int, tuple[ProducerClientLibrary, int]] = {}
         self.host.residents.append(self)
 
@@ -61,8 +64,10 @@ class Broker:
         if client.settings.sequence_numbers and self._is_known(copy, client):
             return
         queues = self.queues if self.settings.pattern != "exchange" else self.route(copy)
-        if self.settings.max_length is not None and not self._has_room(queues, copy, client):
-            return
+        if self.settings.max_length is not None:
+            queues = self._with_room(queues, copy, client)
+            if not queues:
+                return
         self.accept(copy, client, queues)
 
     def accept(self, copy: int, client: ProducerClientLibrary, queues: list[Queue]) -> None:
@@ -127,26 +132,27 @@ class Broker:
                 queue.pairs.died(copy, UNROUTABLE)
         return queues
 
-    def _has_room(self, queues: list[Queue], copy: int, client: ProducerClientLibrary) -> bool:
-        """PT-15: what a full queue does with one message too many. Full means: all consumers are busy, too."""
+    def _with_room(self, queues: list[Queue], copy: int, client: ProducerClientLibrary) -> list[Queue]:
+        """PT-15: what full queues do with one message too many; returns the queues that take it now."""
         full = [queue for queue in queues if queue.is_full]
-        if not full:
-            return True
         overflow = self.settings.overflow
+        if not full:
+            return queues
         if overflow == "drop_head":
             for queue in full:
                 queue.drop_head()
-            return True
+            return queues
+        if overflow == "drop_tail":
+            for queue in full:
+                queue.pairs.died(copy, DROPPED_TAIL)
+            return [queue for queue in queues if queue not in full]
         if overflow == "block":
             full[0].blocked.append((copy, client))
-            return False
-        if overflow == "reject":
+        else:
             self.messages.died(copy, QUEUE_FULL)
             if client.wants_confirms:
                 client.refuse(copy)
-            return False
-        self.messages.died(copy, DROPPED_TAIL)
-        return False
+        return []
 
     def settled(self, copy: int, queue: Queue) -> None:
         """A delivery was acked: the message is done with."""
@@ -162,30 +168,37 @@ class Broker:
 
     def crashed(self, kind: str) -> None:
         """D.1, D.2: memory is gone; the journal keeps what was written, or only what was synced."""
-        self._crash_kind = kind
         self._flush_due = False
         self.callers.clear()
+        survivors: dict[tuple[str, int], None] = {}
+        reason = MEMORY_LOST
         if self.journal is None:
             self.accepted.clear()
-            survivors: dict[tuple[str, int], None] = {}
-            reason = MEMORY_LOST
         else:
-            if kind != "process":  # the numbers are in the same journal
-                for _, copy in self.journal.unsynced_additions():
-                    self.accepted.discard(self.messages.message_of(copy))
+            self._unsynced = self.journal.unsynced_additions()
             survivors = dict.fromkeys(self.journal.recover(kind))
-            reason = DISK_LOST if kind == "disk" else UNSYNCED_LOST
+            reason = LOST_WITH[kind]
         for queue in self.queues:
             queue.crashed(survivors, reason)
 
     def restarted(self) -> None:
         """The queues are what the journal says; what had been sent before may be sent again."""
         if self.journal is not None:
-            live = self.journal.recover(self._crash_kind)
+            kind = self.host.crash_kind
+            live = self.journal.recover(kind)
+            self._recover_numbers(kind)
             for queue in self.queues:
-                queue.recover([copy for name, copy in live if name == queue.name])
+                queue.recover([copy for name, copy in live if name == queue.name], LOST_WITH[kind])
         for queue in self.queues:
             queue.reopen()
+
+    def _recover_numbers(self, kind: str) -> None:
+        """The numbers of accepted messages are in the same journal, and share its fate."""
+        if kind == "disk":
+            self.accepted.clear()
+        elif kind == "machine":
+            for _, copy in self._unsynced:
+                self.accepted.discard(self.messages.message_of(copy))
 
     def holdings(self) -> Iterator[tuple[Pairs, int]]:
         """Copies that would still be delivered."""
@@ -335,14 +348,21 @@ class Queue:
         for session in self.sessions:
             session.forget()
 
-    def recover(self, copies: list[int]) -> None:
-        """D.8: start from what the journal holds. What had been sent is a new copy, should it be delivered again."""
+    def recover(self, copies: list[int], reason: int) -> None:
+        """D.8: start from what the journal holds, and write it anew. What had been sent is a new copy, should it be
+        delivered again."""
+        journal = self.broker.journal
+        assert journal is not None
+        live = dict.fromkeys(copies)
+        for copy in self._to_recover:
+            if copy not in live:  # a worse crash came on top of the first
+                self.pairs.died(copy, reason)
         self._to_recover = []
         for copy in copies:
             again = self.pairs.requeue(copy, BROKER_RESTARTED) if self.pairs.was_sent(copy) else copy
-            if again != copy and self.broker.journal is not None:
-                self.broker.journal.remove((self.name, copy))
-                self.broker.journal.add((self.name, again))
+            if again != copy:
+                journal.remove((self.name, copy))
+            journal.add((self.name, again))
             self.pairs.stored(again)
             self.ready.append(again)
 

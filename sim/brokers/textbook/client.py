@@ -87,7 +87,7 @@ class ProducerClientLibrary:
 
     def _publish_dropped(self, copy: int, reason: int) -> None:
         self.messages.died(copy, reason)
-        if self.wants_confirms:
+        if self.wants_confirms and not self.messages.was_born_of(copy, NETWORK_TWICE):
             self.messages.not_heard(copy, reason)
 
     def confirm(self, copy: int) -> None:

@@ -159,7 +159,7 @@ REPROCESSED = _cause(
     "input_reprocessed",
     "The service processed the message's parent again and published its output again.",
     "PT-13",
-    "an idempotent consumer or a transaction that covers input and output",
+    "an idempotent consumer of the output, or a transaction that covers input and output",
 )
 
 CRASHED_BEFORE_ACK = _cause(

@@ -216,17 +216,13 @@ class Messages:
             self.key_names.append(key)
         return self.key_names.index(key)
 
-    def was_born_of(self, copy: int, cause: int) -> bool:
-        """Whether a copy was born of that cause."""
-        return copy < 0 and self.copy_cause[~copy] == cause
-
     def resent(self, parent: int) -> int:
         """The copy that a producer sends because it heard no answer; born of the root cause, where that is known."""
-        return self.copy(parent, self.unheard.pop(self.message_of(parent), self.late))
+        return self.copy(parent, self.unheard.pop(parent, self.late))
 
     def not_heard(self, copy: int, cause: int) -> None:
         """The root cause why a producer will not hear of this copy."""
-        self.unheard[self.message_of(copy)] = cause
+        self.unheard[copy] = cause
 
     def died(self, copy: int, cause: int) -> None:
         """A copy is gone before it reached the subscriptions."""
@@ -250,7 +246,8 @@ class Pairs:
         self.fate = array("H")
         self.is_expected = bytearray() if wants is not None else None
         self.parked: dict[int, None] = {}
-        self.first_copy: dict[int, int] = {}
+        self.first_copy: dict[int, int] = {}  # the further copies that were processed, or started, first
+        self.first_started: dict[int, int] = {}
         self.repeats: dict[int, list[int]] = {}
         self.delivered_copies: dict[int, float] = {}
         self.unheard: dict[int, int] = {}
@@ -338,6 +335,8 @@ class Pairs:
         message = copy if copy >= 0 else self.messages.copy_message[~copy]
         if self.started_at[message] != self.started_at[message]:
             self.started_at[message] = self.world.now
+            if copy < 0:
+                self.first_started[message] = copy
 
     def processed(self, copy: int) -> None:
         """A processing is complete: its effect is committed, or its handler returned if it has none."""

@@ -194,7 +194,7 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
 
     late = out_of_order(column(messages.producer, n, "u2"), started, place == "unique")
     for message in np.flatnonzero(late).tolist():
-        copy = pairs.first_copy.get(message, message)
+        copy = pairs.first_started.get(message, message)
         causes["reordered", OVERTAKEN if copy >= 0 else messages.copy_cause[~copy]] += 1
 
     def total(values: Array) -> int:

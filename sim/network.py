@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from heapq import heappush
@@ -91,7 +91,8 @@ class Hop:
     """What travels on a link, for the books: the causes of its losses (codes of `sim.ledger`), and its size.
 
     `dropped(copy, cause)` is told of every loss; `duplicated(copy, cause)` names the second copy of a datagram.
-    `size_of(copy)` gives bytes, asked only where bandwidth is limited.
+    `size_of(copy)` gives bytes, asked only where bandwidth is limited. `bound_for(copy)` names the books of those who
+    would be handed a copy that is on its way; nobody for what carries none.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Hop:
     dropped: Callable[[int, int], Any] = lambda copy, cause: None
     duplicated: Callable[[int, int], int] = lambda copy, cause: copy
     size_of: Callable[[int], int] = lambda copy: 64
+    bound_for: Callable[[int], Iterable[Any]] = lambda copy: ()
 
 
 class Path:
@@ -128,6 +130,10 @@ class Path:
         self._losses: list[float] = []
         self._factors: list[float] = []
         network.links.append(self)
+
+    def held_copies(self) -> Iterable[int]:
+        """Copies on their way that are not on the world's agenda by themselves."""
+        return ()
 
     def _first_chance(self) -> float:
         """Open the stream when it is first needed: most of very many links lose nothing."""
@@ -376,6 +382,16 @@ class Network:
         from sim.connection import Connection
 
         return Connection(self, client, server, there, back, **callbacks)
+
+    def in_transit(self) -> Iterator[tuple[Hop, int]]:
+        """Every copy that is on its way, and the hop that it is on."""
+        for _, _, _, function, args in self.world.agenda:
+            owner = getattr(function, "__self__", None)
+            if isinstance(owner, Link) and len(args) > 1:
+                yield owner.hop, args[1]
+        for path in self.links:
+            for copy in path.held_copies():
+                yield path.hop, copy
 
     def between(self, text: str) -> list[Path]:
         """The links that "a -> b" (one way) or "a <-> b" (both) means."""

@@ -98,11 +98,11 @@ class Sender:
     def _over(self, message: int) -> None:
         if self.resting:
             self.resting.pop(message, None)
-        if self.resent:
-            self.resent.pop(message, None)
-        if message in self.attempts:
-            del self.attempts[message]
-            self.messages.unheard.pop(message, None)
+        copy = self.resent.pop(message, message) if self.resent else message
+        if self.attempts:
+            self.attempts.pop(message, 0)
+        if self.messages.unheard:
+            self.messages.unheard.pop(copy, 0)
         if self.waiting:
             self._pump()
         if self.on_told is not None:
@@ -224,12 +224,16 @@ class Source:
         if self.host.is_running:
             self.sender.send(message)
         elif self.host.is_up:
-            self.host.hold(self.sender.send, (message,))
+            self.host.hold(self.sender.send, (message,), self._never_sent)
         else:
             self.host.touched += 1
             self.messages.died(message, PRODUCER_DOWN)
             if self._is_closed:
                 self.world.in_background(1.0, self._answered, message)
+
+    def _never_sent(self, message: int) -> None:
+        """The process crashed while a pause kept it from sending."""
+        self.messages.died(message, PRODUCER_CRASHED)
 
     def _answered(self, message: int) -> None:
         """Closed loop: a caller has its answer, thinks, and asks again."""

@@ -194,6 +194,9 @@ class Simulation:
             for message in sender.holdings():
                 for pairs in sender.messages.subscriptions.values():
                     left[pairs.messages.name, pairs.name].add(message)
+        for hop, copy in self.network.in_transit():
+            for pairs in hop.bound_for(copy):
+                left[pairs.messages.name, pairs.name].add(pairs.messages.message_of(copy))
         for workers in self.workers.values():
             for worker in workers:
                 for delivery in [*worker.running, *worker.inbox]:

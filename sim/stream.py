@@ -46,6 +46,11 @@ class Stream(Path):
         self._control_chance = self._first_control_chance
         self.send: Callable[..., None] = self._send_nowhere
 
+    def held_copies(self) -> list[int]:
+        """Copies that were sent and not handed over."""
+        waiting = self.hole.waiting if self.hole is not None else []
+        return [copy for _, copy, _ in self.in_flight] + [segment[1] for _, segment in waiting]
+
     def conditions_changed(self) -> None:
         """Let both ends see whether the peer can still be heard, and choose the ways to send anew."""
         self.connection.conditions_changed()

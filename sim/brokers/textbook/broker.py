@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sim.apps import HANDLER_FAILED
 from sim.brokers.textbook.causes import (
     ACK_LATE,
     ATTEMPTS_SPENT,
@@ -19,7 +20,6 @@ from sim.brokers.textbook.causes import (
     MEMORY_LOST,
     PARKED,
     QUEUE_FULL,
-    REQUEUED,
     SWALLOWED,
     UNROUTABLE,
     UNSYNCED_LOST,
@@ -451,7 +451,9 @@ class Session:
         if self.unacked.remove(copy):
             if was_full and not self.is_popped and self.is_open:
                 self.queue.free.append(self)
-            self.queue.put_back([copy], REQUEUED, counts)
+            self.queue.put_back(
+                [copy], HANDLER_FAILED, counts
+            )  # in place of one that failed, not one too many
 
     def timed_out(self, copy: int) -> None:
         """No ack within `ack_timeout`: the delivery is taken back."""

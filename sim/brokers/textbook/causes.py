@@ -70,7 +70,7 @@ SWALLOWED = _lost(
     "deduplicated",
     "The broker dropped a resend whose number it knew; the copy it had accepted was lost.",
     "H.12",
-    "disk",
+    ACK_AFTER,
 )
 QUEUE_FULL = cause(
     "textbook", "rejected", "queue_full", "The queue was full and refused it.", "PT-15", "more room, block"
@@ -87,9 +87,6 @@ PARKED = cause(
 CONFIRM_LOST = _twice("confirm_lost", "The broker's ack was lost, so the producer resent.", "H.12", SEQUENCES)
 CONFIRM_CUT = _twice(
     "confirm_cut", "The broker's ack met a partition, so the producer resent.", "N-09", SEQUENCES
-)
-CONFIRM_TO_DEAD = _twice(
-    "confirm_to_dead_producer", "The ack reached a producer that was down.", "A.10", SEQUENCES
 )
 CONFIRM_LATE = _twice(
     "confirm_late", "The ack came after the producer's timeout.", "A.10", "a longer timeout, sequences"
@@ -121,5 +118,4 @@ BROKER_RESTARTED = _twice(
     "D.1",
     IDEMPOTENT,
 )
-REQUEUED = _twice("requeued", "The consumer asked for the delivery again.", "PT-08", IDEMPOTENT)
 NETWORK_TWICE = _twice("network_duplicate", "The network delivered a datagram twice.", "N-12", "a connection")

@@ -12,7 +12,6 @@ from sim.brokers.textbook.causes import (
     CONFIRM_BROKEN,
     CONFIRM_CUT,
     CONFIRM_LOST,
-    CONFIRM_TO_DEAD,
     CONSUMER_GONE,
     DELIVERY_BROKEN,
     DELIVERY_CUT,
@@ -56,14 +55,14 @@ class ProducerClientLibrary:
             dropped=self._publish_dropped,
             duplicated=self.messages.copy,
             size_of=self.messages.size_of,
+            bound_for=lambda copy: self.messages.subscriptions.values(),
         )
         back = Hop(
             "confirm",
             lost=CONFIRM_LOST,
             cut=CONFIRM_CUT,
-            down=CONFIRM_TO_DEAD,
             broken=CONFIRM_BROKEN,
-            dropped=self.messages.not_heard,
+            dropped=self._confirm_dropped,
         )
         network, host = broker.sim.network, sender.host
         self.connection: Connection | None = None
@@ -87,7 +86,11 @@ class ProducerClientLibrary:
 
     def _publish_dropped(self, copy: int, reason: int) -> None:
         self.messages.died(copy, reason)
-        if self.wants_confirms and not self.messages.was_born_of(copy, NETWORK_TWICE):
+        if self.wants_confirms:
+            self.messages.not_heard(copy, reason)
+
+    def _confirm_dropped(self, copy: int, reason: int) -> None:
+        if self.sender.host.is_up:  # else it has forgotten what it sent, and resends nothing
             self.messages.not_heard(copy, reason)
 
     def confirm(self, copy: int) -> None:
@@ -134,6 +137,7 @@ class ConsumerClientLibrary:
             dropped=self._delivery_dropped,
             duplicated=self._doubled,
             size_of=self._size_of,
+            bound_for=lambda copy: () if copy == CONTROL else (self.pairs,),
         )
         network, host = broker.sim.network, worker.host
         if broker.settings.transport == "datagram":

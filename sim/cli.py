@@ -140,7 +140,7 @@ def _internal_error(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error)
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     again = shlex.join(["msgsim", *(word for word in words if word != "--debug"), "--debug"])
-    text = textwrap.shorten(f"{type(error).__name__}: {error}", 500, placeholder=" ...")
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", 1000, placeholder=" ...")
     return _say(INTERNAL_ERROR, f"msgsim: internal error: {text}{notes}; to reproduce: {again}")
 
 
@@ -213,11 +213,55 @@ def run(
         scenario,
         options,
         out,
+        settings=[*(settings or ()), *([] if messages is None else [f"messages={messages}"])],
         as_json=as_json,
         plots=not no_plots,
         strict=strict,
         store=not no_store,
     )
+
+
+@command()
+def why(
+    scenario: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A scenario of `msgsim list`, or a file.")
+    ],
+    anomaly: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ANOMALY",
+            help="lost, duplicate, reordered, expired, rejected or dead_lettered [default: lost, duplicate or any].",
+        ),
+    ] = None,
+    message: Annotated[
+        str | None,
+        typer.Option(metavar="CHANNEL:NUMBER", help="Which message [default: the first with the anomaly]."),
+    ] = None,
+    row: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="The row of the sweep, from 0 [default: the first with it]."),
+    ] = None,
+    replication: Annotated[
+        str | None, typer.Option(metavar="N", help="The replication, from 0 [default: the first with it].")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Override a value; may be given several times."),
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Replaces the scenario's seed.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    help_: Help = False,
+) -> Action:
+    """Tell the story of one message: what happened to it, and why."""
+    options = {
+        "anomaly": anomaly,
+        "message": message,
+        "row": _number("--row", row, least=0),
+        "replication": _number("--replication", replication, least=0),
+        "seed": _number("--seed", seed, least=0),
+    }
+    return partial(_why, scenario, settings or (), options, as_json)
 
 
 @command()
@@ -271,6 +315,7 @@ def _run(
     options: dict[str, Any],
     out: Path | str | None,
     *,
+    settings: Sequence[str],
     as_json: bool,
     plots: bool,
     strict: bool,
@@ -283,7 +328,7 @@ def _run(
 
     scenario = load(name)
     out = _usable(RUNS / scenario.name if out is None else Path(out))
-    with _terminable(), _progress() as progress:
+    with _terminable(), _progress() as progress, _naming(name, settings):
         result = run_scenario(
             scenario,
             store=Store(RUNS / ".store") if store else None,
@@ -299,6 +344,56 @@ def _run(
     else:
         _show(result, written)
     return CLAIM_FAILED if strict and not all(verdict.holds for verdict in result.claims) else DONE
+
+
+def _why(name: str, settings: Sequence[str], options: dict[str, Any], as_json: bool) -> int:
+    from sim.explain import Unknown, explain, nothing
+    from sim.scenario import load
+
+    scenario = load(name)
+    if settings:
+        scenario = scenario.override(dict(map(_setting, settings)))
+    try:
+        with _naming(name, settings):
+            story = explain(scenario, **options)
+    except Unknown as error:
+        raise BadInput(f"--{error}") from None
+    if story is None:
+        print(_nothing(options), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        told = story.to_json() if story else nothing(scenario, options["seed"])
+        print(json.dumps(told, indent=1, allow_nan=False))
+    elif story:
+        from sim.terminal import Screen, show_story
+
+        show_story(story, scenario, Screen())
+    return DONE
+
+
+def _nothing(options: dict[str, Any]) -> str:
+    """That there is no such anomaly where it was looked for."""
+    whose = f"message {options['message']}" if options["message"] else "any message"
+    row, replication = options["row"], options["replication"]
+    where = "in any row" if row is None else f"in row {row}"
+    where += "" if replication is None else f", replication {replication}"
+    kind = f" {options['anomaly']!r}" if options["anomaly"] else ""
+    return f"There is no anomaly{kind} of {whose} {where}."
+
+
+@contextlib.contextmanager
+def _naming(name: str, settings: Sequence[str]) -> Iterator[None]:
+    """Where books do not balance, complete the command that tells the story of the message."""
+    from sim.ledger import UnbalancedBooks
+
+    try:
+        yield
+    except UnbalancedBooks as error:
+        row = re.search(r"\brow (\d+)", " ".join(getattr(error, "__notes__", ())))
+        options = [word for setting in settings for word in ("--set", setting)]
+        options += ["--row", row[1]] if row else []
+        command = shlex.join(["msgsim", "why", name, *options])
+        error.args = (str(error).replace("msgsim why SCENARIO", command),)
+        raise
 
 
 def _new(name: str) -> int:

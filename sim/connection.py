@@ -44,9 +44,10 @@ class End:
 
     def is_silent(self) -> bool:
         """Whether no heartbeat of the peer reaches this end."""
-        hole = self.incoming.hole
-        is_stalled = hole is not None and hole.timeouts > 0
-        return self.incoming.cuts > 0 or is_stalled or not self.peer.is_open or not self.peer.host.is_running
+        incoming, peer = self.incoming, self.peer
+        is_stalled = incoming.hole is not None and incoming.hole.timeouts > 0
+        is_cut = incoming.cuts > 0 or incoming.loss >= 1.0
+        return is_cut or is_stalled or not peer.is_open or not peer.host.is_running
 
 
 class Connection:

@@ -44,9 +44,9 @@ class ServiceApp:
     def demand(self, message: int) -> float:
         """Seconds of work that a message takes: its own, whoever processes it, however often."""
         demands = self._demands
-        while message >= len(demands):
+        if message >= len(demands):
             draw = self._draw_demand
-            demands.extend([draw() for _ in range(1024)])
+            demands.extend([draw() for _ in range(message + 1024 - len(demands))])
         return demands[message]
 
     def output_size(self) -> int:
@@ -135,29 +135,34 @@ class Worker:
             delivery.settle(OK)
         message = copy if copy >= 0 else self.pairs.messages.message_of(copy)
         self.running[delivery] = self.world.now
-        ids = None if self._is_plain else self.ids
-        if ids is not None and ids.knows(message, self.host.clock()):
-            self.host.call_later(0.0, self._skip, delivery)
+        host = self.host
+        if self._is_plain:
+            host.work(self.app.demand(message) * host.slowness, self._finish_plainly, delivery)
+            return
+        ids = self.ids
+        if ids is not None and ids.knows(message, host.clock()):
+            host.call_later(0.0, self._skip, delivery)
         else:
-            self.host.work(self.app.demand(message) * self.host.slowness, self._finish, delivery)
+            host.work(self.app.demand(message) * host.slowness, self._finish, delivery)
+
+    def _finish_plainly(self, delivery: Delivery) -> None:
+        """The way of most: a handler that cannot fail, with nothing to remember and nothing to send on."""
+        copy = delivery.copy
+        self.pairs.processed(copy)
+        if self.pairs.has_effect:
+            self.pairs.effect(copy)
+        self._done(delivery, OK)
 
     def _finish(self, delivery: Delivery) -> None:
-        if self.host.slowness != 1.0:
-            self.host.touched += 1
-        if not self._is_plain and self._fails(delivery):
+        if self._fails(delivery):
             return
         copy = delivery.copy
-        pairs = self.pairs
-        pairs.processed(copy)
-        if self._is_plain:
-            if pairs.has_effect:
-                pairs.effect(copy)
+        self.pairs.processed(copy)
+        self._commit(copy)
+        if self.sender is not None:
+            self._publish(delivery)
         else:
-            self._commit(copy)
-            if self.sender is not None:
-                self._publish(delivery)
-                return
-        self._done(delivery, OK)
+            self._done(delivery, OK)
 
     def _skip(self, delivery: Delivery) -> None:
         """An idempotent consumer has seen this message: nothing to do but to say so."""
@@ -170,7 +175,7 @@ class Worker:
     def _done(self, delivery: Delivery, outcome: str) -> None:
         self.busy_time += self.world.now - self.running.pop(delivery)
         if not self.settles_first:
-            delivery.settle(outcome)
+            delivery.client.settle(delivery.tag, outcome)
         if self.inbox and len(self.running) < self.slots:
             self._start(self.inbox.popleft())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from sim.scenario import Scenario
 
 ENDINGS = {
-    "lost": "was lost for good",
-    "expired": "expired",
-    "rejected": "was rejected for good",
-    "dead_lettered": "was parked as a dead letter",
+    "lost": "lost for good",
+    "expired": "removed as expired",
+    "rejected": "rejected for good",
+    "dead_lettered": "parked as a dead letter",
 }
 PREFERRED = ("lost", "duplicate", *(a for a in ANOMALIES if a not in ("lost", "duplicate")))
 UNACCOUNTED = "unaccounted"
@@ -91,9 +91,18 @@ class Story:
     summary: str
 
     @property
+    def meaning(self) -> str | None:
+        """What the cause means here. A loss that was made good only came late: there, its first clause is true."""
+        if self.cause is None or self.cause.anomaly == self.anomaly:
+            return self.cause.meaning if self.cause else None
+        return f"{_clause(self.cause.meaning)}, and the copy that took its place came later."
+
+    @property
     def prevented_by(self) -> str | None:
         """What a user would change."""
-        return self.cause.prevented_by if self.cause else None
+        if self.cause is None or self.cause.anomaly == self.anomaly:
+            return self.cause.prevented_by if self.cause else None
+        return cause_of(OVERTAKEN).prevented_by
 
     def to_json(self) -> dict[str, Any]:
         """The story as `msgsim why --json` prints it."""
@@ -112,7 +121,7 @@ class Story:
             "anomaly": self.anomaly,
             "cause": cause.name if cause else None,
             "behaviour": cause.behaviour if cause else None,
-            "meaning": cause.meaning if cause else None,
+            "meaning": self.meaning,
             "prevented_by": self.prevented_by,
             "events": [vars(step) for step in self.events],
         }
@@ -163,7 +172,9 @@ def explain(
         raise Unknown(f"replication: expected a replication, 0 or more, found {replication}")
     seed = scenario.seed if seed is None else seed
     rows = range(len(points)) if row is None else range(row, row + 1)
-    replications = range(scenario.replications) if replication is None else range(replication, replication + 1)
+    replications = (
+        range(scenario.replications) if replication is None else range(replication, replication + 1)
+    )
     runs = ((i, k, simulate(points[i].config, seed, k)) for i in rows for k in replications)
     if message is None:
         found = _first(runs, anomaly)
@@ -173,6 +184,15 @@ def explain(
         return None
     run = simulate(points[found.row].config, seed, found.replication, trace=True)
     return _story(scenario.name, found, dict(points[found.row].params), run)
+
+
+def nothing(scenario: Scenario, seed: int | None = None) -> dict[str, Any]:
+    """What `msgsim why --json` prints where there is no story: the same names, nearly all of them null."""
+    names = (
+        "scenario seed row params replication channel message subscription anomaly cause behaviour meaning"
+    )
+    known = {"scenario": scenario.name, "seed": scenario.seed if seed is None else seed}
+    return dict.fromkeys(names.split()) | known | {"prevented_by": None, "events": []}
 
 
 # -- whose story ---------------------------------------------------------------------------------------------------
@@ -197,7 +217,12 @@ def _first(runs: Iterator[tuple[int, int, Run]], anomaly: str | None) -> _Found 
     wanted = PREFERRED if anomaly is None else (anomaly,)
     found: dict[str, _Found] = {}
     for row, replication, run in runs:
-        for kind, (message, channel, subscription) in _firsts(run).items():
+        try:
+            firsts = _firsts(run)
+        except UnbalancedBooks as error:
+            error.add_note(f"row {row}, replication {replication}, seed {run.seed}")
+            raise
+        for kind, (message, channel, subscription) in firsts.items():
             found.setdefault(kind, _Found(row, replication, channel, message, subscription, kind))
         if wanted[0] in found:
             break
@@ -305,7 +330,7 @@ def _story(scenario: str, found: _Found, params: dict[str, Any], run: Run) -> St
     books = run.ledger.channels[found.channel]
     pairs = books.subscriptions.get(found.subscription)
     causes = _causes(run, pairs, found.message, found.anomaly) if pairs and found.anomaly else []
-    return Story(
+    story = Story(
         scenario=scenario,
         seed=run.seed,
         row=found.row,
@@ -317,29 +342,32 @@ def _story(scenario: str, found: _Found, params: dict[str, Any], run: Run) -> St
         anomaly=found.anomaly,
         cause=causes[0] if causes else None,
         events=tuple(_Teller(run, found).steps()),
-        summary=_summary(run, books, pairs, found, causes),
+        summary="",
     )
+    return replace(story, summary=_summary(run, pairs, story, causes))
 
 
-def _summary(run: Run, books: Messages, pairs: Pairs | None, found: _Found, causes: list[Cause]) -> str:
-    name = f"{found.channel}:{found.message}"
-    told = TOLD[OUTCOMES[books.outcome[found.message]]]
+def _summary(run: Run, pairs: Pairs | None, story: Story, causes: list[Cause]) -> str:
+    books, message = run.ledger.channels[story.channel], story.message
+    name = f"{story.channel}:{message}"
+    told = TOLD[OUTCOMES[books.outcome[message]]]
     if pairs is None:
-        return _summary_of_all(run, books, found.message, name)
-    service, message = pairs.name, found.message
-    why = ", and ".join(dict.fromkeys(_lowered(cause.meaning) for cause in causes)) or "the cause is not known"
-    if found.anomaly == "duplicate":
-        effects = f" ({_times(pairs.effects[message], 'effect')})" if pairs.has_effect else ""
-        return f"{service} processed {name} {pairs.processings[message]} times{effects}: {why}."
-    if found.anomaly == "reordered":
+        return _summary_of_all(run, books, message, name)
+    service, why = pairs.name, _lowered(story.meaning or "the cause is not known")
+    if story.anomaly == "duplicate":
+        why = ", and ".join(dict.fromkeys(_lowered(cause.meaning) for cause in causes)) or why
+        n = pairs.effects[message]
+        effects = f" ({n} effect{'s' * (n != 1)})" if pairs.has_effect else ""
+        return f"{service} processed {name} {_times(pairs.processings[message])}{effects}: {why}."
+    if story.anomaly == "reordered":
         later = _overtaker(pairs, message)
         return (
             f"{service} began {name} at {pairs.started_at[message]:.3f} s, "
-            f"after {found.channel}:{later}, a later message of the same producer, "
+            f"after {story.channel}:{later}, a later message of the same producer, "
             f"at {pairs.started_at[later]:.3f} s: {why}."
         )
-    if found.anomaly is not None:
-        return f"{name} {ENDINGS[found.anomaly]}, and {service} never processed it: {why}. {told}"
+    if story.anomaly is not None:
+        return f"{name} was {ENDINGS[story.anomaly]}, and {service} never processed it: {why}. {told}"
     place = _place(run, pairs, message)
     if place == "unique":
         latency = duration(pairs.processed_at[message] - books.created[message])
@@ -394,15 +422,13 @@ class _Teller:
                 how = "redelivered" if event.what == "requeue" else BIRTHS.get(event.cause, "resent")
                 self.labels[event.copy] = f"copy {number} ({how}: {event.cause})"
             text = self._sentence(event) + "".join(self._faults(event.time))
-            yield Step(
-                event.time, event.subscription, self.labels[event.copy], event.what, event.cause, text
-            )
+            yield Step(event.time, event.subscription, self.labels[event.copy], event.what, event.cause, text)
 
     def _sentence(self, event: Event) -> str:
         copy, service = f"copy {self.numbers[event.copy]}", event.subscription
         match event.what:
             case "publish":
-                return f"{self._producer()} owes the message{self._parent()}: {copy}"
+                return f"{self._producer()} has a message to publish{self._parent()}: {copy}"
             case "confirmed":
                 return "the producer hears that the message is stored"
             case "failed":
@@ -425,9 +451,12 @@ class _Teller:
                 return self._processed(event)
             case "effect":
                 n = self.effects[service] = self.effects.get(service, 0) + 1
-                return f"the effect of {copy} is committed" + (f": effect {n} of this message" if n > 1 else "")
+                return f"{service} commits the effect of {copy}" + (
+                    f": effect {n} of this message" if n > 1 else ""
+                )
             case "not_heard":
-                return f"no answer for {copy} will be heard: {self._why(event)}"
+                who = "the broker" if service else "the producer"
+                return f"{who} will hear no answer for {copy}: {self._why(event)}"
             case "died" | "dead_letter":
                 return self._death(event)
         return f"{copy}: {event.what.replace('_', ' ')}"
@@ -439,7 +468,7 @@ class _Teller:
         """Of a message that a service published because of another: which."""
         for (service, parent), message in self.books.derived.items():
             if message == self.found.message:
-                return f" because of {self.run.config.services[service].app.channel}:{parent}"
+                return f", because of {self.run.config.services[service].app.channel}:{parent}"
         return ""
 
     def _birth(self, event: Event) -> str:
@@ -473,7 +502,7 @@ class _Teller:
             copy = "the message"  # its producer speaks of the message, whatever its copies
         if event is self.end:
             assert self.found.anomaly is not None
-            return f"{copy} {ENDINGS[self.found.anomaly]}: {self._why(event, whole=True)}"
+            return f"{copy} is {ENDINGS[self.found.anomaly]}: {self._why(event, whole=True)}"
         return f"{copy} is gone: {self._why(event)}"
 
     def _cause(self, event: Event) -> Cause:
@@ -485,7 +514,7 @@ class _Teller:
     def _why(self, event: Event, whole: bool = False) -> str:
         """What a cause means. Only where it ended the message is all of it true: else the first clause is told."""
         meaning = self._cause(event).meaning
-        return f"{_lowered(meaning if whole else re.split(r',? and |; |, so ', meaning)[0])} ({event.cause})"
+        return f"{_lowered(meaning if whole else _clause(meaning))} ({event.cause})"
 
     def _faults(self, time: float) -> Iterator[str]:
         """The faults that were on."""
@@ -501,9 +530,7 @@ def _events_of(trace: Sequence[Event], found: _Found) -> list[Event]:
     if found.subscription:
         here = {e.copy for e in events if e.subscription == found.subscription}
         elsewhere = {e.copy for e in events if e.subscription and e.copy < 0} - here
-        events = [
-            e for e in events if e.subscription in ("", found.subscription) and e.copy not in elsewhere
-        ]
+        events = [e for e in events if e.subscription in ("", found.subscription) and e.copy not in elsewhere]
     requeued = {e.copy for e in events if e.what == "requeue"}
     deaths = {(e.time, e.copy) for e in events if e.what in ("died", "dead_letter")}
     return [
@@ -519,9 +546,14 @@ def _fault(spell: Spell, end: float) -> str:
     return f"{spell.kind.replace('_', ' ')} of {spell.target} {start}-{until} s"
 
 
+def _clause(meaning: str) -> str:
+    """What happened; what follows says how it ended."""
+    return re.split(r",? and |; |, so ", meaning)[0].rstrip(".")
+
+
 def _lowered(sentence: str) -> str:
     return (sentence[:1].lower() + sentence[1:]).rstrip(".")
 
 
-def _times(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def _times(n: int) -> str:
+    return "twice" if n == 2 else f"{n} times"

@@ -159,11 +159,7 @@ class Schedule:
         self._undo = STRIKES[self.fault.kind](self.fault, self._parts)
         lasting = lasting if lasting is not None else self.fault.lasting
         if lasting is not None:
-            self.world.in_background(lasting, self._end_of, spell)
-
-    def _end_of(self, spell: Spell) -> None:
-        if spell.end is None:
-            self.end()
+            self.world.in_background(lasting, self.end)
 
     def end(self) -> None:
         """The fault heals."""

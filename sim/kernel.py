@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Callable, Hashable, Iterator
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -120,20 +121,25 @@ class World(simpy.Environment):
 
     def _do_before(self, end: float) -> None:
         agenda, pop = self.agenda, heappop
-        while agenda and agenda[0][0] < end:
+        while (
+            True
+        ):  # not `while agenda ...`: CPython 3.11 specialises only loops that jump back unconditionally
+            if not agenda or agenda[0][0] >= end:
+                return
             self.now, _, _, function, args = pop(agenda)
             function(*args)
 
     def run_until_quiet(self, limit: float) -> bool:
         """Run until only the background is left, or the time `limit`; returns whether the world became quiet."""
         agenda, pop = self.agenda, heappop
-        while len(agenda) > self._background:
+        while True:
+            if len(agenda) <= self._background:
+                return True
             if agenda[0][0] > limit:
                 self.now = max(self.now, limit)
                 return False
             self.now, _, _, function, args = pop(agenda)
             function(*args)
-        return True
 
     # -- chance ------------------------------------------------------------------------------------------------
 
@@ -154,11 +160,11 @@ class World(simpy.Environment):
         """A function that draws from [0, 1) out of the stream `name`, in blocks."""
         generator = self.stream(name)
 
-        def blocks() -> Iterator[float]:
+        def blocks() -> Iterator[list[float]]:
             while True:
-                yield from generator.random(1024).tolist()
+                yield generator.random(1024).tolist()
 
-        return blocks().__next__
+        return chain.from_iterable(blocks()).__next__
 
 
 def _process(event: Event) -> None:

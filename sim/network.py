@@ -237,18 +237,18 @@ class Link(Path):
         """Choose the way to send anew."""
         self.send = self._choose()
 
-    def _send_plain(self, handler: Handler, copy: int, *args: Any) -> None:
+    def _send_plain(self, handler: Handler, *args: Any) -> None:
         self.sent += 1
         time = self.world.now + self.delay()
-        heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, copy, *args)))
+        heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, args)))
 
-    def _send_lossy(self, handler: Handler, copy: int, *args: Any) -> None:
+    def _send_lossy(self, handler: Handler, *args: Any) -> None:
         self.sent += 1
         if self._chance() < self.loss:
-            self._lose(copy)
+            self._lose(args[0])
         else:  # `World.call_later` written out: this is half of all events
             time = self.world.now + self.delay()
-            heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, copy, *args)))
+            heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, args)))
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
@@ -261,7 +261,7 @@ class Link(Path):
         if (self.loss or self._bursts) and self._is_lost(self._chance()):
             self._lose(copy)
         else:
-            self.world.call_at(departure + self._transit(self.delay()), self._arrive, handler, copy, *args)
+            self.world.call_at(departure + self._transit(self.delay()), self._arrive, handler, (copy, *args))
 
     def _send_into_cut(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
@@ -276,15 +276,15 @@ class Link(Path):
         self.delay()
         self.hop.dropped(copy, self.hop.lost)
 
-    def _arrive(self, handler: Handler, copy: int, *args: Any) -> None:
+    def _arrive(self, handler: Handler, args: tuple[Any, ...]) -> None:
         target = self.target
         if target.is_running:
-            handler(copy, *args)
+            handler(*args)
         elif target.is_up:
-            target.hold(handler, (copy, *args), self._unread)
+            target.hold(handler, args, self._unread)
         else:
             target.touched += 1
-            self.hop.dropped(copy, self.hop.down)
+            self.hop.dropped(args[0], self.hop.down)
 
     def _unread(self, copy: int, *args: Any) -> None:
         """The target's process crashed before it read what its kernel had received."""
@@ -387,8 +387,8 @@ class Network:
         """Every copy that is on its way, and the hop that it is on."""
         for _, _, _, function, args in self.world.agenda:
             owner = getattr(function, "__self__", None)
-            if isinstance(owner, Link) and len(args) > 1:
-                yield owner.hop, args[1]
+            if isinstance(owner, Link):
+                yield owner.hop, args[1][0]
         for path in self.links:
             for copy in path.held_copies():
                 yield path.hop, copy

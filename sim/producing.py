@@ -220,7 +220,9 @@ class Source:
 
     def _publish(self) -> None:
         self.published += 1
-        message = self.messages.publish(self.number, int(self._size()), self._key())
+        messages = self.messages
+        size = 0 if messages.sizes is None else int(self._size())
+        message = messages.publish(self.number, size, 0 if messages.keys is None else self._key())
         if self.host.is_running:
             self.sender.send(message)
         elif self.host.is_up:

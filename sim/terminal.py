@@ -5,9 +5,10 @@ Written for a terminal of 80 columns; wider ones are used. A table that is too w
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -19,7 +20,9 @@ from sim import words
 
 if TYPE_CHECKING:
     from sim.claims import Verdict
+    from sim.explain import Story
     from sim.result import Result
+    from sim.scenario import Scenario
 
 ALWAYS = ("published", "lost", "lost_confirmed", "duplicates", "duplicate_effects")
 IF_ANY = ("rejected", "expired", "dead_lettered", "in_flight", "phantom", "lost_effects", "out_of_order")
@@ -185,6 +188,37 @@ def _wrapped(start: str, text: str, width: int) -> str:
         start, blank = f"{start.rstrip()}\n", " " * 2 * GAP
         return start + textwrap.fill(text, width, initial_indent=blank, subsequent_indent=blank)
     return textwrap.fill(text, width, initial_indent=start, subsequent_indent=blank, break_on_hyphens=False)
+
+
+# -- the story of a message --------------------------------------------------------------------------------
+
+
+def show_story(story: Story, scenario: Scenario, console: Console) -> None:
+    """Print what happened to one message of a scenario: which run, what became of it, every event, why."""
+    rows = [point.params for point in scenario.points()]
+    label = words.row_label(words.sweep_axes(rows), story.params)
+    row = f"row {story.row}" + (f" ({label})" if label else "")
+    console.print(Text(scenario.title, style="bold"))
+    console.print(Text(f"{row}, replication {story.replication}, seed {story.seed}", style="dim"))
+    console.print()
+    console.print(Text(textwrap.fill(story.summary, console.width, break_on_hyphens=False), style="bold"))
+    console.print()
+    times = _times([step.time for step in story.events])
+    _print_columns(list(zip(times, (step.text for step in story.events), strict=True)), console)
+    if story.cause:
+        console.print()
+        cause = story.cause
+        told = {"cause": f"{story.anomaly}: {cause.name}", "meaning": story.meaning or ""}
+        told |= {"behaviour": cause.behaviour, "prevented by": story.prevented_by or ""}
+        _print_columns(list(told.items()), console)
+
+
+def _times(seconds: Sequence[float]) -> list[str]:
+    """Times of events, all with as many decimals (3 to 6) as it takes to tell them apart."""
+    gaps = [after - before for before, after in pairwise(seconds) if after > before]
+    decimals = max(3, min(6, math.ceil(-math.log10(min(gaps))))) if gaps else 3
+    texts = [f"{time:.{decimals}f} s" for time in seconds]
+    return [text.rjust(max(map(len, texts))) for text in texts]
 
 
 # -- claims, warnings, the list of causes ------------------------------------------------------------------

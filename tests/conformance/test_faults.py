@@ -21,7 +21,7 @@ from sim.host import Host
 from sim.kernel import Timeouts
 from sim.network import NetworkSettings, TcpSettings
 from sim.simulation import Run, simulate
-from sim.storage import Disk
+from sim.storage import Disk, Journal
 from tests.conformance.rig import Rig
 
 Z = 3.2905  # two-sided 99.9 % of the normal distribution: the confidence of every stochastic bound below
@@ -95,6 +95,31 @@ def test_a_crash_in_a_pause_drops_what_was_held_and_the_pause_outlasts_the_resta
     assert done == ["new"]
 
 
+def test_a_call_that_crashes_its_host_when_a_pause_ends_is_the_last_one():
+    rig = Rig()
+    done: list[str] = []
+    rig.client.call_later(1.0, rig.client.crash)
+    rig.client.call_later(2.0, done.append, "held")
+    rig.client.pause()
+    rig.run_for(3.0)
+    rig.client.resume()
+    assert done == [] and not rig.client.is_up
+
+
+def test_a_process_that_restarts_in_a_pause_begins_after_it():
+    rig = Rig()
+    done: list[str] = []
+    rig.client.residents.append(
+        SimpleNamespace(crashed=done.append, restarted=lambda: done.append("restarted"))
+    )
+    rig.client.pause()
+    rig.client.crash()
+    rig.client.restart()
+    assert done == ["process"]
+    rig.client.resume()
+    assert done == ["process", "restarted"]
+
+
 # -- N-15: chance -----------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +149,7 @@ def test_N15_faults_by_chance_draw_independently_of_each_other():
     fault = Fault("crash", "server", mtbf=50.0, mttr=5.0)
     assert starts(fault) == starts(Fault("crash", "client", mtbf=20.0, mttr=5.0), fault)
     twice = starts(fault, fault)
-    assert len(set(twice)) == len(twice)
+    assert len(set(twice)) == len(twice) and set(starts(fault)) <= set(twice)
 
 
 # -- N-16: a gray node ----------------------------------------------------------------------------------------------
@@ -526,6 +551,27 @@ def test_a_loss_of_arrivals_alone_is_an_act(kind):
     rig.after(1.5, rig.send, link, 1)
     rig.run_for(10.0)
     assert [spell.touched for spell in faults.spells] == [1, 0]
+
+
+def test_a_timer_that_comes_due_while_its_host_is_down_is_an_act():
+    rig = Rig()
+    rig.server.call_later(1.5, lambda: None)
+    faults = rig.faults(
+        Fault("crash", "server", at=1.0, lasting=1.0), Fault("crash", "server", at=3.0, lasting=1.0)
+    )
+    rig.run_for(10.0)
+    assert [spell.touched for spell in faults.spells] == [1, 0]
+
+
+@pytest.mark.parametrize("kind, lost", [("crash", 0), ("machine_crash", 1), ("disk_loss", 2)])
+def test_a_loss_of_records_alone_is_an_act(kind, lost):
+    rig = Rig()
+    journal: Journal[str] = Journal(Disk(rig.server, Constant(0.0)))
+    journal.add("synced")
+    journal.sync(lambda is_ok: journal.add("written"))
+    faults = rig.faults(Fault(kind, "server", at=1.0, lasting=1.0))
+    rig.run_for(10.0)
+    assert faults.spells[0].touched == lost
 
 
 def test_a_one_way_partition_acts_on_acks():

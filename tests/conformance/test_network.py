@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -134,28 +136,73 @@ def test_N05_of_four_parallel_connections_a_stall_holds_a_quarter_and_order_is_l
 
 
 def test_N05_parallel_connections_draw_their_delays_independently():
-    rig = Rig(delay=Exponential(0.01))
-    first, second = rig.connected(), rig.connected()
-    assert [first.there.delay() for _ in range(5)] != [second.there.delay() for _ in range(5)]
+    def delays(parallel: bool) -> list[float]:
+        rig = Rig(delay=Exponential(0.01))
+        first, second = rig.connection(), rig.connection()
+        return [(first.there.delay(), second.there.delay() if parallel else 0.0)[0] for _ in range(100)]
+
+    assert delays(parallel=True) == delays(parallel=False)
 
 
 def test_A3_what_else_is_missing_is_sent_again_a_round_trip_after_the_oldest_came_through():
     rig = Rig(delay=0.01, fast_retransmit=False)
     stream = rig.connected().there
     start = rig.world.now
-    for copy in (0, 1):
+    for copy in (0, 1, 2):
         rig.lose_next(stream, lambda copy=copy: rig.send(stream, copy))
         rig.send(stream, copy + 10)
     rig.world.run()
-    assert rig.copies == [0, 10, 1, 11]
-    assert [round(time - start, 9) for time, _ in rig.arrived] == [0.21, 0.21, 0.23, 0.23]
+    assert rig.copies == [0, 10, 1, 11, 2, 12]
+    assert [round(time - start, 9) for time, _ in rig.arrived] == [0.21, 0.21, 0.23, 0.23, 0.23, 0.23]
+
+
+def test_A1_the_back_off_starts_anew_when_something_came_through():
+    rig = Rig(delay=0.01, fast_retransmit=False)
+    stream = rig.connected().there
+    start = rig.world.now
+    for copy in (0, 1):
+        rig.lose_next(stream, lambda copy=copy: rig.send(stream, copy))
+    rig.after(0.215, stream.flood, 1.0)  # number 0 came through at 0.21; number 1 is sent again at 0.22
+    rig.after(0.225, stream.drain, 1.0)
+    rig.world.run()
+    assert [round(time - start, 9) for time, _ in rig.arrived] == [0.21, pytest.approx(0.22 + 0.2 + 0.01)]
 
 
 # -- N-06: the in-doubt window --------------------------------------------------------------------------------------
 
 
+class Exchange:
+    """One request to a server that commits at the end of 5 ms of work, and its reply; delays of 10 ms."""
+
+    def __init__(self, retries: bool) -> None:
+        self.retries = retries
+        self.applied = 0
+        self.is_sent = self.is_acked = False
+        self.rig = Rig(delay=0.01)
+        self.connection = self.rig.connection(client_opened=self.opened)
+        self.connection.keep_open()
+        self.rig.run_for(0.02)
+        self.rig.world.step()  # the connection opens, and the request is sent
+
+    def opened(self) -> None:
+        if self.retries or not self.is_sent:
+            self.is_sent = True
+            self.connection.there.send(self.work, 1)
+
+    def work(self, copy: int) -> None:
+        self.rig.server.work(0.005, self.commit, self.connection.number)
+
+    def commit(self, number: int) -> None:
+        if number == self.connection.number and self.connection.is_established:  # else it is rolled back
+            self.applied += 1
+            self.connection.back.send(self.ack, 1)
+
+    def ack(self, copy: int) -> None:
+        self.is_acked = True
+
+
 def requests_broken_at_all_times(how: str, retries: bool, n: int = 500) -> tuple[float, list[int]]:
-    """Break the connection at each of n equidistant times of a request of 10 + 5 + 10 ms.
+    """Break the connection at each of n equidistant times of a request.
 
     Returns the share that was applied and not acknowledged when it broke, and how often each was applied in the end.
     """
@@ -163,9 +210,8 @@ def requests_broken_at_all_times(how: str, retries: bool, n: int = 500) -> tuple
     for i in range(n):
         exchange = Exchange(retries)
         rig = exchange.rig
-        exchange.request()
         rig.run_for(0.025 * (i + 0.5) / n)
-        assert not exchange.is_acked
+        assert exchange.is_sent and not exchange.is_acked
         if how == "reset":
             exchange.connection.reset()
         else:
@@ -176,34 +222,6 @@ def requests_broken_at_all_times(how: str, retries: bool, n: int = 500) -> tuple
         assert exchange.is_acked == retries
         applications.append(exchange.applied)
     return in_doubt / n, applications
-
-
-class Exchange:
-    """One request to a server that commits at the end of 5 ms of work, and its reply."""
-
-    def __init__(self, retries: bool) -> None:
-        self.rig = rig = Rig(delay=0.01)
-        self.applied = 0
-        self.is_acked = False
-        self.connection: Connection = rig.connected()
-        if retries:
-            self.connection._client_end.opened = self.request
-
-    def request(self) -> None:
-        self.connection.there.send(self.work, 1)
-
-    def work(self, copy: int) -> None:
-        self.rig.server.work(0.005, self.commit, self.connection.number)
-
-    def commit(self, number: int) -> None:
-        if (
-            number == self.connection.number and self.connection.is_established
-        ):  # else the transaction is rolled back
-            self.applied += 1
-            self.connection.back.send(self.ack, 1)
-
-    def ack(self, copy: int) -> None:
-        self.is_acked = True
 
 
 @pytest.mark.parametrize("how", ["reset", "server crash"])
@@ -262,6 +280,24 @@ def test_N07_data_that_arrives_but_whose_acks_are_cut_off_is_given_up_as_well():
     assert rig.times_of("client_broken") == [pytest.approx(start + 1.0 + 924.6)]
 
 
+def test_N07_a_cut_of_the_acks_counts_from_its_beginning_for_data_under_way_and_not_after_its_end():
+    rig = Rig()
+    connection = rig.connected()
+    start = rig.world.now
+    rig.send(connection.there, 1)
+    rig.after(0.005, connection.back.cut)
+    rig.run_for(2000.0)
+    assert rig.times_of("client_broken") == [pytest.approx(start + 0.005 + 924.6)]
+
+    rig = Rig()
+    connection = rig.connected()
+    connection.back.cut()
+    rig.send(connection.there, 1)
+    rig.after(900.0, connection.back.mend)
+    rig.run_for(2000.0)
+    assert rig.times_of("client_broken") == []
+
+
 def test_N07_the_give_up_time_of_linux_is_924_6_seconds():
     assert give_up_after(0.2, 120.0, 15) == pytest.approx(924.6)
 
@@ -304,6 +340,24 @@ def test_N08_heartbeats_missed_before_a_short_interruption_of_the_silence_still_
     rig.after(12.0, connection.back.cut)  # no heartbeat was due in between
     rig.run_for(40.0)
     assert rig.times_of("client_broken") == [pytest.approx(start + 20.0)]
+
+
+def test_N08_a_loss_of_everything_silences_heartbeats_like_a_cut():
+    rig, connection = heartbeats()
+    start = rig.world.now
+    connection.back.flood(1.0)
+    rig.run_for(40.0)
+    assert rig.times_of("client_broken") == [pytest.approx(start + 20.0)]
+
+
+def test_N08_a_stalled_stream_holds_up_the_heartbeats_behind_it():
+    rig, connection = heartbeats()
+    start = rig.world.now
+    rig.run_for(4.9)
+    connection.back.flood(0.999999)  # a loss of nearly everything
+    rig.send(connection.back, 1)
+    rig.run_for(40.0)
+    assert rig.times_of("client_broken") == [pytest.approx(start + 20.0)], "the one due at 5 s waits as well"
 
 
 @pytest.mark.parametrize("transport", ["datagram", "connection"])
@@ -370,6 +424,46 @@ def test_A6_a_lost_syn_is_repeated_on_the_schedule_of_linux(linear, retries):
         connection.there.mend()
         rig.run_for(10.0)
         assert rig.times_of("client_opened") == [pytest.approx(due + 0.02)]
+
+
+def test_A6_a_server_that_dies_during_the_handshake_is_not_connected_to():
+    rig = Rig(delay=0.01, reconnect=0.1)
+    rig.connection().keep_open()
+    rig.after(0.015, rig.server.crash)  # the SYN has arrived, its answer has not
+    rig.after(0.016, rig.server.restart)
+    rig.run_for(1.0)
+    assert rig.told[0] == (0.02, "connect_failed")
+    assert rig.times_of("client_opened") == [pytest.approx(0.02 + 0.1 + 0.02)]
+
+
+def test_A11_the_back_off_starts_anew_after_a_connection_and_after_a_restart():
+    rig = Rig(delay=0.01, reconnect=0.1, reconnect_max=100.0)
+    connection = rig.connection()
+    rig.server.crash()
+    connection.keep_open()
+    rig.after(1.0, rig.server.restart)
+    rig.run_for(5.0)
+    assert len(rig.times_of("connect_failed")) == 4 and len(rig.times_of("client_opened")) == 1
+    rig.server.crash()
+    broke = rig.world.now + 0.01
+    rig.run_for(1.0)
+    assert rig.times_of("connect_failed")[4] == pytest.approx(broke + 0.1 + 0.02)
+    rig.run_for(20.0)
+    rig.client.crash()
+    rig.client.restart()
+    back = rig.world.now
+    rig.run_for(0.2)
+    since = [time for time in rig.times_of("connect_failed") if time > back]
+    assert since == [pytest.approx(back + 0.02), pytest.approx(back + 0.14)]
+
+
+def test_a_client_that_restarts_opens_only_what_was_to_be_kept_open():
+    rig = Rig()
+    rig.connection()
+    rig.client.crash()
+    rig.client.restart()
+    rig.run_for(10.0)
+    assert rig.told == []
 
 
 # -- N-11, N-12: datagrams ------------------------------------------------------------------------------------------
@@ -573,10 +667,8 @@ def test_A9_data_that_a_paused_process_has_not_read_is_lost_by_a_reset():
 
 
 def test_A9_stale_data_of_an_old_connection_never_arrives():
-    rig = Rig(delay=5.0, reconnect=0.001)
+    rig = Rig(delay=0.001, size=5000, bandwidth=1000.0)  # data takes 5 s, a handshake 2 ms
     connection = rig.connected()
-    for path in (connection.there, connection.back):
-        path._control_delay = lambda: 0.001
     rig.send(connection.back, 1)
     rig.client.crash("machine")
     rig.client.restart()  # at once: the new connection opens while the old data is still under way
@@ -651,6 +743,51 @@ def test_A9_a_reset_that_meets_a_cut_leaves_the_peer_half_open_until_it_sends():
     rig.run_for(1.0)
     assert len(rig.times_of("client_broken")) == 1
     assert [(copy, cause) for _, copy, cause in rig.dropped] == [(1, BROKEN)]
+
+
+def test_A9_a_reset_that_cannot_come_back_comes_with_a_retransmission():
+    rig = Rig(delay=0.01)
+    connection = rig.connected()
+    start = rig.world.now
+    connection.back.cut()
+    rig.server.crash()
+    rig.after(1.0, rig.send, connection.there, 1)
+    rig.after(5.0, connection.back.mend)
+    rig.run_for(20.0)
+    answered = start + 1.0 + retransmission_delay(0.2, 120.0, 5) + 0.02  # the first after 5 s
+    assert rig.times_of("client_broken") == [pytest.approx(answered)]
+    assert [copy for _, copy, _ in rig.dropped] == [1]
+
+
+def test_A9_a_reset_of_an_old_connection_does_not_break_the_new_one():
+    rig = Rig(delay=0.01)
+    connection = rig.connected()
+    connection.there.slow_down(1000.0)
+    connection.broken(rig.client)  # its reset takes 10 s
+    connection.there.speed_up(1000.0)
+    rig.run_for(30.0)
+    assert len(rig.times_of("client_broken")) == len(rig.times_of("server_broken")) == 1, "of the old one"
+    assert len(rig.times_of("client_opened")) == 2 and connection.is_established
+
+
+def test_A9_a_dead_machine_retransmits_nothing():
+    rig = Rig(delay=0.01, fast_retransmit=False)
+    connection = rig.connected()
+    rig.lose_next(connection.there, lambda: rig.send(connection.there, 1))
+    rig.send(connection.there, 2)
+    rig.client.crash("machine")
+    rig.run_for(1000.0)
+    assert rig.arrived == [] and [copy for _, copy, _ in rig.dropped] == [1, 2]
+
+
+def test_A9_what_a_dead_machine_sent_to_a_dead_process_is_dropped_once():
+    rig = Rig(delay=0.01)
+    connection = rig.connected()
+    rig.send(connection.there, 1)
+    rig.client.crash("machine")
+    rig.server.crash("process")
+    rig.run_for(1.0)
+    assert rig.arrived == [] and [(copy, cause) for _, copy, cause in rig.dropped] == [(1, BROKEN)]
 
 
 def test_A9_what_waits_behind_a_lost_segment_is_dropped_once_when_the_connection_breaks():
@@ -737,9 +874,25 @@ def test_a_slow_spell_multiplies_delays_and_ends_without_a_trace():
     assert (link.send.__name__, stream.send.__name__) == plain and link.slowness == stream.slowness == 1.0
 
 
+def test_the_worst_of_several_losses_counts():
+    rig = Rig(loss=0.3)
+    link = rig.link()
+    seen = [link.loss]
+    for change, loss in ((link.flood, 0.5), (link.flood, 0.2), (link.drain, 0.5), (link.drain, 0.2)):
+        change(loss)
+        seen.append(link.loss)
+    assert seen == [0.3, 0.5, 0.5, 0.3, 0.3]
+
+
 def test_the_rto_is_measured_as_rfc_6298_says():
     assert Rig(delay=0.001).connection().there.rto == 0.2, "RTO_min"
     assert Rig(delay=0.3).connection().there.rto == pytest.approx(0.6), "SRTT without variation"
     varying = Rig(delay=Exponential(0.1)).connection().there.rto
     # SRTT + 4 RTTVAR of the sum of two exponentials of mean 0.1: mean absolute deviation 0.8 e^-2 = 0.1083
     assert varying == pytest.approx(0.2 + 4 * 0.1083, rel=0.25)
+
+
+def test_the_example_of_the_guide_runs():
+    guide = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(compile(example, "docs/network.md", "exec"), {})

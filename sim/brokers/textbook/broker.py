@@ -61,7 +61,7 @@ class Broker:
 
     def publish(self, copy: int, client: ProducerClientLibrary) -> None:
         """A message arrives. It is routed, stored, and acked once it is as safe as the settings ask for."""
-        if client.settings.sequence_numbers and self._is_known(copy, client):
+        if client.settings.sequence_numbers and self.is_known(copy, client):
             return
         queues = self.queues if self.settings.pattern != "exchange" else self.route(copy)
         if self.settings.max_length is not None:
@@ -108,7 +108,7 @@ class Broker:
         assert self.journal is not None
         self.journal.sync(lambda is_ok: None)
 
-    def _is_known(self, copy: int, client: ProducerClientLibrary) -> bool:
+    def is_known(self, copy: int, client: ProducerClientLibrary) -> bool:
         """H.12: a number that it has accepted is dropped and acked again, once what it stands for is safe."""
         message = self.messages.message_of(copy)
         if message not in self.accepted:
@@ -265,9 +265,10 @@ class Queue:
         while ready and free:
             session = free.popleft()
             copy = ready.popleft()
+            session.credit -= 1
             self.pairs.sent(copy)
             session.deliver(copy)
-            if session.has_credit:
+            if session.credit > 0:
                 free.append(session)
         if self.blocked:
             self._unblock()
@@ -275,7 +276,8 @@ class Queue:
     def _unblock(self) -> None:
         while self.blocked and not self.is_full:
             copy, client = self.blocked.popleft()
-            self.broker.accept(copy, client, [self])
+            if not (client.settings.sequence_numbers and self.broker.is_known(copy, client)):
+                self.broker.accept(copy, client, [self])
 
     def drop_head(self) -> None:
         """PT-15: make room by dropping the oldest ready message."""
@@ -383,8 +385,6 @@ class Session:
         self.is_auto = settings.ack == "auto"
         self.is_popped = settings.consume == "pop"
         self.prefetch = math.inf if settings.prefetch is None or self.is_auto else settings.prefetch
-        self.requests = 0
-        self.is_open = False
         self.forget()
 
     def forget(self) -> None:
@@ -392,25 +392,23 @@ class Session:
         timeout = self.broker.settings.ack_timeout
         self.unacked: Timeouts[int] = Timeouts(self.broker.host, timeout or math.inf, self.timed_out)
         self.is_open = False
-        self.requests = 0
-
-    @property
-    def has_credit(self) -> bool:
-        """Whether the consumer may be sent one more delivery."""
-        if self.is_popped:
-            return self.requests > 0
-        return len(self.unacked) < self.prefetch
+        self.credit = 0 if self.is_popped else self.prefetch  # deliveries that it may still be sent
 
     def open(self) -> None:
         """The consumer can be reached."""
         self.is_open = True
-        if self.has_credit and self not in self.queue.free:
+        if self.credit > 0 and self not in self.queue.free:
             self.queue.free.append(self)
+
+    def _give_credit(self) -> None:
+        """A delivery is over: the consumer may be sent another, unless it asks for each."""
+        if not self.is_popped:
+            self.credit += 1
+            if self.credit == 1 and self.is_open:
+                self.queue.free.append(self)
 
     def deliver(self, copy: int) -> None:
         """Send a ready message; remember it until it is acked, unless acks are automatic."""
-        if self.is_popped:
-            self.requests -= 1
         if self.is_auto:
             self.broker.settled(copy, self.queue)
         else:
@@ -422,49 +420,42 @@ class Session:
         if not self.queue.ready and self.client.settings.stop_when_empty:
             self.client.deliveries.send(self.client.empty, _copy)
             return
-        if not self.requests:  # a request that is repeated is the same request
-            self.requests = 1
+        if not self.credit:  # a request that is repeated is the same request
+            self.credit = 1
             self.queue.free.append(self)
         self.queue.dispatch()
 
     def acked(self, copy: int) -> None:
         """An ack arrives. One for a delivery that was taken back meanwhile comes too late and changes nothing."""
-        was_full = not self.has_credit
-        if self.unacked.remove(copy):
-            self._settled(copy)
-            if was_full and not self.is_popped and self.is_open:
-                self.queue.free.append(self)
-                if self.queue.ready:
-                    self.queue.dispatch()
-
-    def _settled(self, copy: int) -> None:
+        if not self.unacked.remove(copy):
+            return
         queue = self.queue
         if queue.attempts:
             queue.attempts.pop(self.pairs.messages.message_of(copy), None)
         if self.pairs.unheard:
             self.pairs.heard(copy)
         self.broker.settled(copy, queue)
+        self._give_credit()
+        if queue.ready:
+            queue.dispatch()
 
     def nacked(self, copy: int, counts: bool) -> None:
         """The consumer hands a delivery back."""
-        was_full = not self.has_credit
         if self.unacked.remove(copy):
-            if was_full and not self.is_popped and self.is_open:
-                self.queue.free.append(self)
+            self._give_credit()
             self.queue.put_back(
                 [copy], HANDLER_FAILED, counts
             )  # in place of one that failed, not one too many
 
     def timed_out(self, copy: int) -> None:
         """No ack within `ack_timeout`: the delivery is taken back."""
-        if len(self.unacked) + 1 >= self.prefetch and not self.is_popped and self.is_open:
-            self.queue.free.append(self)
+        self._give_credit()
         self.queue.put_back([copy], ACK_LATE)
 
     def closed(self) -> None:
         """The connection is gone: exactly its unacked deliveries return, in place."""
         self.is_open = False
-        self.requests = 0
+        self.credit = 0 if self.is_popped else self.prefetch
         if self in self.queue.free:
             self.queue.free.remove(self)
         self.queue.put_back(self.unacked.clear(), CONSUMER_GONE)

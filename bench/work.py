@@ -1,0 +1,40 @@
+"""The reference work W, in the simulator's own terms; `bench.straightforward` is the same model in plain SimPy.
+
+Poisson arrivals, 100/s. Every hop (publish, its ack, delivery, its ack) has an exponential delay of mean 1 ms and
+loses 1 %. The producer resends after 100 ms until acked. One queue; four consumers that hold at most ten unacked
+deliveries each; exponential service of mean 32 ms (load 0.8); redelivery 1 s after a delivery without an ack.
+"""
+
+from __future__ import annotations
+
+from sim.apps import Producer, Resend, Service
+from sim.arrivals import Poisson
+from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
+from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
+from sim.distributions import Exponential
+from sim.network import NetworkSettings
+
+ARRIVALS = 100.0  # per second
+DELAY, SERVICE, RESEND, REDELIVER = 0.001, 0.032, 0.1, 1.0  # seconds
+LOSS = 0.01
+CONSUMERS, PREFETCH = 4, 10
+
+
+def reference_work(messages: int) -> Config:
+    """W with that many messages: at least once, all in memory, nothing fails but packets."""
+    return Config(
+        channels={"orders": ChannelConfig("textbook", Channel(ack_timeout=REDELIVER))},
+        producers={
+            "shop": ProducerConfig(
+                Producer("orders", Poisson(ARRIVALS), resend=Resend(timeout=RESEND)), ProducerClient()
+            )
+        },
+        services={
+            "billing": ServiceConfig(
+                Service("orders", consumers=CONSUMERS, service_time=Exponential(SERVICE)),
+                ConsumerClient(prefetch=PREFETCH),
+            )
+        },
+        network=NetworkSettings(delay=Exponential(DELAY), loss=LOSS),
+        messages=messages,
+    )

@@ -33,17 +33,15 @@ def options() -> argparse.Namespace:
     return chosen
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, Any]:
-    """All figures, by name."""
-    size = chosen.messages or (200_000 if chosen.full else 20_000)
-    comparison = compare(size, chosen.rounds)
-    counted = events(20_000, chosen.rounds)
-    by_size = scaling([20_000, 200_000, *([2_000_000] if chosen.full else [])])
+def measure(messages: int, rounds: int, sizes: list[int]) -> dict[str, Any]:
+    """All figures, by name: a comparison at `messages`, events and memory at the first of `sizes`, cost at each."""
+    comparison = compare(messages, rounds)
+    counted = events(sizes[0], rounds)
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
-        "messages": size,
-        "rounds": chosen.rounds,
+        "messages": messages,
+        "rounds": rounds,
         "ratio": asdict(comparison.ratio),
         "plain_us_per_message": asdict(comparison.plain_us),
         "us_per_message": asdict(comparison.ours_us),
@@ -51,8 +49,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "events_per_second": counted.per_second,
         "heap_events_per_second": counted.heap_per_second,
         "share_of_heap": counted.share_of_heap,
-        "bytes_per_message": bytes_per_message(200_000),
-        "us_per_message_by_size": {str(n): us for n, us in by_size.items()},
+        "bytes_per_message": bytes_per_message(sizes[0]),
+        "us_per_message_by_size": {str(n): us for n, us in scaling(sizes).items()},
     }
 
 
@@ -117,7 +115,8 @@ def main() -> None:
     chosen = options()
     if not chosen.json and sys.stderr.isatty():
         print("measuring, about 2 minutes" + (", 10 with --full" if chosen.full else ""), file=sys.stderr)
-    figures = measure(chosen)
+    messages = chosen.messages or (200_000 if chosen.full else 20_000)
+    figures = measure(messages, chosen.rounds, [20_000, 200_000, *([2_000_000] if chosen.full else [])])
     print(json.dumps(figures) if chosen.json else report(figures))
     if chosen.record:
         record(figures, chosen.record)

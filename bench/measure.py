@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -55,8 +56,8 @@ def compare(messages: int, rounds: int) -> Comparison:
     """Run both models of W in turn, A B A B ..., so that a slow spell of the machine strikes both."""
     plain, ours = [], []
     for seed in range(1, rounds + 1):
-        plain.append(cpu_seconds(lambda seed=seed: straightforward.run(messages, seed)))  # type: ignore[misc]
-        ours.append(cpu_seconds(lambda seed=seed: simulate(reference_work(messages), seed)))  # type: ignore[misc]
+        plain.append(cpu_seconds(partial(straightforward.run, messages, seed)))
+        ours.append(cpu_seconds(partial(simulate, reference_work(messages), seed)))
     per_message = 1e6 / messages
     return Comparison(
         messages,
@@ -68,7 +69,7 @@ def compare(messages: int, rounds: int) -> Comparison:
 
 def scaling(sizes: list[int]) -> dict[int, float]:
     """CPU time (us) per message of W, by number of messages. The full ledger is kept at every size."""
-    return {n: cpu_seconds(lambda n=n: simulate(reference_work(n))) * 1e6 / n for n in sizes}  # type: ignore[misc]
+    return {n: cpu_seconds(partial(simulate, reference_work(n))) * 1e6 / n for n in sizes}
 
 
 # -- events --------------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def events(messages: int, rounds: int) -> Events:
         first = next(simulation.world._eid)
         seconds.append(cpu_seconds(simulation.run))
         counts.append(next(simulation.world._eid) - first - 1)
-        bare.append(cpu_seconds(lambda n=counts[-1]: bare_heap(n)))  # type: ignore[misc]
+        bare.append(cpu_seconds(partial(bare_heap, counts[-1])))
     return Events(
         statistics.median(counts) / messages,
         statistics.median(n / s for n, s in zip(counts, seconds, strict=True)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import simpy
@@ -74,7 +75,7 @@ class Model:
         """Send a message until it is acked."""
         ack = self.env.event()
         while not ack.triggered:
-            self.send(lambda: self.store(message, ack))
+            self.send(partial(self.store, message, ack))
             yield ack | self.env.timeout(RESEND)
         message.confirmed = self.env.now
 
@@ -83,7 +84,7 @@ class Model:
     def store(self, message: Message, ack: simpy.Event) -> None:
         """A message arrives at the broker."""
         self.queue.put(message)
-        self.send(lambda: self.acknowledge(ack))
+        self.send(partial(self.acknowledge, ack))
 
     def dispatch(self, inbox: simpy.Store, slots: simpy.Resource) -> Story:
         """Give a consumer messages while it has slots."""
@@ -96,7 +97,7 @@ class Model:
     def deliver(self, message: Message, inbox: simpy.Store, slots: simpy.Resource, slot: Any) -> Story:
         """One delivery: it holds its slot until it is acked, or goes back into the queue."""
         ack = self.env.event()
-        self.send(lambda: inbox.put((message, ack)))
+        self.send(partial(inbox.put, (message, ack)))
         yield ack | self.env.timeout(REDELIVER)
         slots.release(slot)
         if not ack.triggered:
@@ -112,7 +113,7 @@ class Model:
             message.processings += 1
             if message.first_processed is None:
                 message.first_processed = self.env.now
-            self.send(lambda ack=ack: self.acknowledge(ack))
+            self.send(partial(self.acknowledge, ack))
 
 
 def run(messages: int, seed: int) -> list[Message]:

@@ -143,7 +143,7 @@ GAVE_UP = _cause(
 CONSUMER_CRASHED = _cause(
     "lost",
     "consumer_crashed",
-    "The consumer's process crashed while it held the message, and the broker had already let go of it.",
+    "The consumer's process crashed while it held the message.",
     "D.1",
     "settling after processing, so that the broker keeps the message until then",
 )

@@ -203,8 +203,16 @@ class Worker:
             self.pairs.died(delivery.copy, HANDLER_FAILED)
             self._done(delivery, OK)
         else:
+            if delivery.copy != delivery.tag:
+                self._not_heard(delivery, HANDLER_FAILED)
             self._done(delivery, FAILED)
         return True
+
+    def _not_heard(self, delivery: Delivery, cause: int) -> None:
+        """Why the broker will deliver it again. In place of a copy that it knows nothing of, that is one too many."""
+        if delivery.copy != delivery.tag:
+            cause = self.pairs.messages.copy_cause[~delivery.copy]
+        self.pairs.not_heard(delivery.tag, cause)
 
     def _publish(self, delivery: Delivery) -> None:
         """Send the output on; the input is settled when the output is confirmed."""
@@ -233,7 +241,7 @@ class Worker:
                 self.pairs.not_heard(delivery.tag, CRASHED_BEFORE_ACK)
                 continue
             self.pairs.died(delivery.copy, CONSUMER_CRASHED)
-            self.pairs.not_heard(delivery.tag, CONSUMER_CRASHED)
+            self._not_heard(delivery, CONSUMER_CRASHED)
         self.busy_time += sum(now - started for started in self.running.values())
         self.up_time += now - self._up_since
         self._start_empty()

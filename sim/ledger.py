@@ -416,7 +416,7 @@ def _traced(kind: type, names: Iterable[str]) -> dict[str, Any]:
 TracedMessages: type[Messages] = type(
     "TracedMessages",
     (Messages,),
-    _traced(Messages, ("publish", "confirmed", "failed", "in_doubt", "copy", "died")),
+    _traced(Messages, ("publish", "confirmed", "failed", "in_doubt", "copy", "not_heard", "died")),
 )
 TracedPairs: type[Pairs] = type(
     "TracedPairs",

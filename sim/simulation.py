@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sim.brokers import system
+from sim.brokers import BrokerPort, system
 from sim.config import Config, ServiceConfig
 from sim.consuming import ServiceApp, Worker
 from sim.faults import Faults
@@ -47,7 +47,7 @@ class Simulation:
         self.ledger = Ledger(self.world, trace)
         self.duration = math.inf if config.duration is None else config.duration
         self._at_start: list[Callable[[], Any]] = []
-        self.brokers = {
+        self.brokers: dict[str, BrokerPort] = {
             name: system(channel.system).build(self, name, channel.settings)
             for name, channel in config.channels.items()
         }

@@ -58,17 +58,25 @@ class Stream(Path):
     def choose(self) -> None:
         """Choose the way to send under the present conditions."""
         is_in_trouble = self.cuts or self.reverse.cuts or self.hole is not None or not self.target_end.is_open
-        is_plain = self.loss == 0 and not (self._bursts or self.settings.bandwidth or self._factors)
         if not self.source_end.is_open:
             self.send = self._send_nowhere
+        elif is_in_trouble or self._bursts or self.settings.bandwidth or self._losses or self._factors:
+            self.send = self._send_fully
         else:
-            self.send = self._send_plain if is_plain and not is_in_trouble else self._send_fully
+            self.send = self._send_lossy if self.loss > 0 else self._send_plain
 
     # -- sending -----------------------------------------------------------------------------------------------
 
     def _send_plain(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
         self.schedule(self.world.now + self.delay(), (handler, copy, args))
+
+    def _send_lossy(self, handler: Handler, copy: int, *args: Any) -> None:
+        self.sent += 1
+        if self._chance() < self.loss:
+            self._lacks((handler, copy, args))
+        else:
+            self.schedule(self.world.now + self.delay(), (handler, copy, args))
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1

@@ -5,12 +5,36 @@ A system is one module here that holds a `SYSTEM`. Adding a system is adding its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sim.apps import ConsumerPort, ProducerPort
+    from sim.consuming import Worker
+    from sim.ledger import Messages, Pairs
+    from sim.producing import Sender
 
 NAMES = ("textbook",)
+
+
+class BrokerPort(Protocol):
+    """What a simulation needs of a broker, whatever its system. Client libraries follow the ports in `sim.apps`."""
+
+    messages: Messages
+
+    def connect_producer(self, sender: Sender, settings: Any) -> ProducerPort:
+        """Attach a producing application's client library."""
+
+    def subscribe(self, pairs: Pairs, binding: str | None) -> Any:
+        """Make room for a consuming service; what is returned is handed to `connect_consumer`."""
+
+    def connect_consumer(self, worker: Worker, subscription: Any, settings: Any) -> ConsumerPort:
+        """Attach the client library of one of the service's processes."""
+
+    def holdings(self) -> Iterable[tuple[Pairs, int]]:
+        """Copies that the system would still hand to a subscription, without an operator's help."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +62,7 @@ class System:
     ConsumerClient: type
     presets: Mapping[str, Preset]
     events: tuple[str, ...]
-    build: Callable[..., Any]
+    build: Callable[..., BrokerPort]
     check: Callable[..., str | None] = lambda channel, producers, services: None
 
 

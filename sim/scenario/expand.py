@@ -33,7 +33,7 @@ class Limits:
     duration: Seconds | None = None
     messages: int | None = None
     warmup: Seconds = 0.0
-    drain_limit: Seconds = 3600.0
+    drain_limit: Seconds = 600.0
 
 
 def expand(document: Document, problems: Problems) -> tuple[Config, dict[str, Any]] | None:

@@ -17,20 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from sim.apps import OVERTAKEN, Failures, Producer, Service
+from sim.apps import OVERTAKEN, Producer, Service
 from sim.arrivals import Deterministic
 from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Constant
 from sim.ledger import Event, Pairs, cause_of
 from sim.metrics import Outcome, PairFacts, measure, pair_facts, repeats
-from sim.network import LinkSettings, NetworkSettings, TcpSettings
+from sim.network import NetworkSettings, TcpSettings
 from sim.simulation import simulate
 
 STEP = 0.1  # seconds between messages
 HOP = 0.01  # seconds on a link
-LOSES_ALL = LinkSettings(Constant(HOP), loss=1.0)
-FAILS = Failures(transient=1.0)
 
 Where = tuple[str, int]  # a subscription and the number of a message
 
@@ -64,15 +62,18 @@ def given(
     if any(service.app.publishes for service in consuming.values()):
         channels["mails"] = ChannelConfig("textbook", Channel())
         consuming["mailer"] = ServiceConfig(replace(Service("mails"), **mailer or {}), ConsumerClient())
-    tcp = take(TcpSettings())
-    network = replace(take(NetworkSettings(delay=Constant(HOP))), tcp=tcp)
-    config = Config(channels, {"shop": shop}, consuming, network, duration=3.0, drain_limit=60.0)
-    config = replace(
-        take(config), channels=channels, producers={"shop": shop}, services=consuming, network=network
-    )
+    network = replace(take(NetworkSettings(delay=Constant(HOP))), tcp=take(TcpSettings()))
+    config: Config = take(Config({}, {}, {}, duration=3.0, drain_limit=60.0))
     if unused:
         raise TypeError(f"nothing has a setting {', '.join(unused)}")
-    return replace(config, messages=None)  # `messages` is the producer's
+    return replace(
+        config,
+        channels=channels,
+        producers={"shop": shop},
+        services=consuming,
+        network=network,
+        messages=None,
+    )
 
 
 class Story:
@@ -123,11 +124,10 @@ class Story:
         found: dict[tuple[str, str], list[Where]] = defaultdict(list)
         for name, facts in self.facts.items():
             pairs = facts.pairs
-            for message in np.flatnonzero(
-                np.isin(facts.place, ("dead_lettered", "expired", "rejected", "lost"))
-            ):
+            is_gone = np.isin(facts.place, ("dead_lettered", "expired", "rejected", "lost"))
+            for message in np.flatnonzero(is_gone).tolist():
                 cause = cause_of(pairs.fate[message])
-                found[cause.anomaly, cause.name].append((name, int(message)))
+                found[cause.anomaly, cause.name].append((name, message))
             for message, copies in pairs.repeats.items():
                 for code in repeats(self.run, pairs, copies):
                     found["duplicate", cause_of(code).name].append((name, message))

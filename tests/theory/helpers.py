@@ -6,8 +6,9 @@ then fails for ever or never. An interval must also be narrow: one that is wide 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Constant, Distribution
 from sim.ledger import Pairs
-from sim.network import LinkSettings, NetworkSettings
+from sim.network import NetworkSettings
 from sim.simulation import Run, simulate
 from sim.stats import Interval, mean_ci, wilson
 
@@ -54,13 +55,6 @@ def queue(
         network=NetworkSettings(delay=Constant(0.0)),
         messages=messages,
     )
-
-
-def lossy(config: Config, links: Mapping[str, float], delay: Distribution | None = None) -> Config:
-    """The same world where the named links lose that share of what they carry."""
-    law = delay if delay is not None else config.network.delay
-    settings = {name: LinkSettings(delay=law, loss=loss) for name, loss in links.items()}
-    return replace(config, network=replace(config.network, delay=law, links=settings))
 
 
 def replications(config: Config, count: int, seed: int) -> Iterator[Run]:
@@ -133,3 +127,11 @@ def assert_share(events: int, trials: int, exact: float, within: float = 0.02) -
     bounds = wilson(events, trials, CONFIDENCE)
     assert bounds.high - bounds.low < 2 * within * exact, f"{bounds} is wider than {within:.0%} of {exact:g}"
     assert bounds.low <= exact <= bounds.high, f"{bounds} does not cover {exact:g}"
+
+
+def assert_attempts(sent: int, messages: int, exact: float, data_loss: float, ack_loss: float) -> None:
+    """So many sendings are `exact` per message, which are geometric at most: their variance is s / (1 - s)^2."""
+    s = 1 - (1 - data_loss) * (1 - ack_loss)
+    half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(s / messages) / (1 - s)
+    assert half_width < 0.02 * exact
+    assert abs(sent / messages - exact) <= half_width

@@ -30,10 +30,8 @@ PUBLISH_BROKEN = _lost(
 NOT_CONNECTED = _lost(
     "not_connected", "The producer had no connection and does not keep messages.", "A.9", RESENDING
 )
-DELIVERY_LOST = _lost(
-    "delivery_lost", "The network lost the delivery, and the broker had forgotten it.", "B", ACK_AFTER
-)
-DELIVERY_CUT = _lost("delivery_cut", "The delivery was sent into a partition and forgotten.", "C", ACK_AFTER)
+DELIVERY_LOST = _lost("delivery_lost", "The network lost the delivery.", "B", ACK_AFTER)
+DELIVERY_CUT = _lost("delivery_cut", "The delivery was sent into a partition.", "C", ACK_AFTER)
 DELIVERY_TO_DEAD = _lost("consumer_down", "The delivery reached a consumer that was down.", "D.1", ACK_AFTER)
 DELIVERY_BROKEN = _lost(
     "delivery_connection_broken",

@@ -1,0 +1,129 @@
+"""What planted mistakes showed to be untested (docs/mutation-testing.md): each of these is the one that notices."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from sim.apps import Idempotence, Resend
+from sim.arrivals import Poisson
+from sim.consuming import ProcessedIds
+from sim.distributions import Constant
+from sim.faults import Fault
+from sim.kernel import World
+from sim.ledger import Ledger, Messages, Pairs, UnbalancedBooks
+from sim.metrics import measure
+from tests.conformance.builders import story
+from tests.conformance.rig import Rig
+
+# -- the books ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def books() -> tuple[World, Messages, Pairs]:
+    """A channel with one subscription and one message, published at 0 s."""
+    world = World()
+    messages = Ledger(world).channel("orders")
+    pairs = messages.subscription("billing")
+    messages.publish(producer=0, size=1, key=0)
+    return world, messages, pairs
+
+
+def test_the_first_ack_ends_a_producers_wait(books: tuple[World, Messages, Pairs]) -> None:
+    world, messages, _ = books
+    for time in (1.0, 2.0):
+        world.run(until=time)
+        messages.confirmed(0)
+    assert messages.told_at[0] == 1.0
+
+
+def test_the_parts_of_a_latency_end_with_the_first_of_each(books: tuple[World, Messages, Pairs]) -> None:
+    world, messages, pairs = books
+    for time, copy in ((1.0, 0), (2.0, messages.copy(0, 1))):
+        world.run(until=time)
+        for happens in (pairs.stored, pairs.sent, pairs.delivered, pairs.started, pairs.processed):
+            happens(copy)
+    assert pairs.stored_at[0] == pairs.sent_at[0] == pairs.delivered_at[0] == 1.0
+    assert pairs.started_at[0] == pairs.processed_at[0] == 1.0
+
+
+def test_cooked_books_stop_a_run() -> None:
+    told = story()
+    told.pairs().deliveries[2] += 1
+    told.pairs().processings[2] += 1
+    with pytest.raises(UnbalancedBooks, match="a duplicate has no cause"):
+        measure(told.run)
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+PAUSE = Fault("pause", "shop", at=0.05, lasting=0.1)  # message 0, owed at 0.1 s, is sent at 0.15 s
+
+
+def test_latency_counts_from_when_a_message_was_owed() -> None:
+    assert story(faults=(PAUSE,))["latency_max"] == pytest.approx(0.08)
+
+
+def test_latencies_of_the_warmup_do_not_count() -> None:
+    told = story(faults=(PAUSE,), warmup=0.15)
+    assert told["latency_max"] == pytest.approx(0.03) and told.outcome.n_latency == 4
+
+
+def test_messages_that_are_started_at_the_same_instant_are_in_order() -> None:
+    told = story(slots=5, faults=(Fault("pause", "billing", at=0.05, lasting=1.0),))
+    assert told.times("started") == [1.05] * 5 and told["out_of_order"] == 0
+
+
+# -- the broker --------------------------------------------------------------------------------------------------------
+
+
+def test_a_known_number_is_acked_when_what_it_stands_for_is_on_the_device() -> None:
+    told = story(
+        storage="disk", fsync=Constant(0.1), messages=1, sequence_numbers=True, resend=Resend(timeout=0.05)
+    )
+    # The first copy is on the device at 0.21 s; further ones arrive at 0.16 and 0.21 s.
+    books = told.run.ledger.channels["orders"]
+    assert books.told_at[0] == pytest.approx(0.22)
+
+
+def test_a_broker_without_a_disk_forgets_the_numbers_with_the_messages() -> None:
+    faults = (
+        Fault("crash", "billing", at=0.0),
+        Fault("loss_burst", "orders -> shop", at=0.105, lasting=0.01),
+        Fault("crash", "orders", at=0.2, lasting=0.05),
+    )
+    told = story(messages=1, sequence_numbers=True, resend=Resend(timeout=0.3), faults=faults)
+    assert told.places() == ["unique"]  # the resend of a message that died with the broker is taken
+
+
+# -- applications ------------------------------------------------------------------------------------------------------
+
+
+def test_each_process_of_a_producer_draws_its_own_arrivals() -> None:
+    books = story(arrivals=Poisson(10.0), instances=2).run.ledger.channels["orders"]
+    first, second = (
+        {t for t, p in zip(books.created, books.producer, strict=False) if p == i} for i in (0, 1)
+    )
+    assert len(first) == len(second) == 5 and not first & second
+
+
+def test_a_memory_of_two_holds_two() -> None:
+    ids = ProcessedIds(Idempotence(size=2))
+    for message in (1, 2):
+        ids.add(message, 0.0)
+    assert ids.knows(1, 0.0) and ids.knows(2, 0.0)
+    ids.add(3, 0.0)
+    assert [ids.knows(message, 0.0) for message in (1, 2, 3)] == [False, True, True]
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_connects_in_vain_waits_twice_as_long_each_time_up_to_its_bound() -> None:
+    rig = Rig(reconnect=0.1, reconnect_max=0.5)
+    rig.server.crash()
+    rig.connection().keep_open()
+    rig.run_for(3.0)
+    gaps = [round(b - a, 6) for a, b in pairwise(rig.times_of("connect_failed"))]
+    assert gaps[:4] == [0.12, 0.22, 0.42, 0.52]  # the wait, and a round trip to be refused

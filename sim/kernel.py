@@ -69,8 +69,8 @@ class World(simpy.Environment):
 
         The world is quiet when nothing but the background is left on its agenda.
         """
-        self._background += 1
         self.call_later(delay, self._from_background, function, args)
+        self._background += 1
 
     def _from_background(self, function: Handler, args: tuple[Any, ...]) -> None:
         self._background -= 1
@@ -94,7 +94,10 @@ class World(simpy.Environment):
     def run(self, until: Any = None) -> Any:
         """Run until the agenda is empty, until a time (exclusive, as in SimPy), or until an event has happened."""
         if isinstance(until, Event):
-            return super().run(until)
+            try:
+                return super().run(until)
+            except _Stop:
+                return None
         if until is None:
             self._run_before(math.inf)
             return None
@@ -130,7 +133,13 @@ class World(simpy.Environment):
             function(*args)
 
     def run_until_quiet(self, limit: float) -> bool:
-        """Run until only the background is left, or the time `limit`; returns whether the world became quiet."""
+        """Run until only the background is left, until `stop`, or the time `limit`; says whether it became quiet."""
+        try:
+            return self._do_until_quiet(limit)
+        except _Stop:
+            return False
+
+    def _do_until_quiet(self, limit: float) -> bool:
         agenda, pop = self.agenda, heappop
         while True:
             if len(agenda) <= self._background:

@@ -151,6 +151,7 @@ class Sender:
 
     def crashed(self, kind: str) -> None:
         """The process's memory is gone, and with it whatever was not acknowledged."""
+        self.host.touched += len(self.unconfirmed) + len(self.resting) + len(self.waiting)
         for message in [*self.unconfirmed, *self.resting]:
             self.messages.died(message, PRODUCER_CRASHED)
         for copy in self.waiting:

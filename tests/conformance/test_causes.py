@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from sim.apps import Failures, Idempotence, Keys, Publishes, Resend
-from sim.distributions import Constant
+from sim.arrivals import Deterministic
+from sim.distributions import Constant, Exponential
 from sim.faults import Fault
 from sim.ledger import Cause, known_causes
 from sim.network import LinkSettings
@@ -373,6 +374,34 @@ def test_a_requeue_replaces_a_copy_that_failed_so_the_repeat_is_due_to_what_made
     )
     assert told.order("started") == [0, 0, 0]
     assert told.causes == {("duplicate", "ack_late"): 1}
+
+
+DOUBLING = LinkSettings(Exponential(0.02), duplicate=0.5)
+
+
+@pytest.mark.parametrize("seed", [13, 15, 17])
+def test_what_replaces_a_doubled_datagram_that_failed_is_due_to_the_doubling(seed: int) -> None:
+    told = story(seed=seed, messages=20, links={DELIVERING: DOUBLING}, failures=Failures(transient=0.4))
+    assert told["requeued"] > 0
+    assert {cause for anomaly, cause in told.causes if anomaly == "duplicate"} == {"network_duplicate"}
+
+
+@pytest.mark.parametrize("seed", [3, 5, 7])
+def test_a_crash_that_takes_a_doubled_datagram_does_not_hide_why_the_other_is_delivered_again(
+    seed: int,
+) -> None:
+    told = story(
+        seed=seed,
+        messages=20,
+        arrivals=Deterministic(50.0),
+        links={DELIVERING: DOUBLING, ACKING: LinkSettings(Constant(HOP), loss=0.5)},
+        failures=Failures(transient=0.2),
+        faults=tuple(Fault("crash", "billing", at=0.1 * k, lasting=0.01) for k in range(1, 9)),
+    )
+    repeats = {cause: count for (anomaly, cause), count in told.causes.items() if anomaly == "duplicate"}
+    assert {*repeats} <= {"network_duplicate", "ack_lost", "ack_late"} and sum(repeats.values()) == told[
+        "duplicates"
+    ]
 
 
 def test_order_is_broken_by_what_made_the_copy_late_that_was_started_first() -> None:

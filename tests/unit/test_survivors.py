@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from sim.faults import Fault
 from sim.kernel import World
 from sim.ledger import Ledger, Messages, Pairs, UnbalancedBooks
 from sim.metrics import measure
+from sim.network import LinkSettings, Network, NetworkSettings, directions
 from tests.conformance.builders import story
 from tests.conformance.rig import Rig
 
@@ -28,6 +30,73 @@ def books() -> tuple[World, Messages, Pairs]:
     pairs = messages.subscription("billing")
     messages.publish(producer=0, size=1, key=0)
     return world, messages, pairs
+
+
+# Copies 0, 1 and 2 are the first of their messages; -1 is a copy of message 2, -2 of message 1, -3 of copy -1.
+OF = {0: 0, 1: 1, 2: 2, -1: 2, -2: 1, -3: 2}
+COLUMNS = {
+    "confirmed": "outcome",
+    "failed": "outcome",
+    "stored": "stored_at",
+    "sent": "sent_at",
+    "delivered": "deliveries",
+    "started": "started_at",
+    "processed": "processings",
+    "effect": "effects",
+    "died": "fate",
+    "dead_letter": "fate",
+}
+
+
+def three_messages() -> Messages:
+    """Messages 0, 1, 2 with their number as key and size, and the copies of `OF`."""
+    messages = Ledger(World()).channel("orders")
+    messages.keep_sizes()
+    messages.subscription("billing")
+    for i in range(3):
+        messages.publish(producer=0, size=i, key=messages.key_number(str(i)))
+    for parent in (2, 1, -1):
+        messages.copy(parent, 1)
+    return messages
+
+
+@pytest.mark.parametrize("report", COLUMNS)
+@pytest.mark.parametrize("copy", OF)
+def test_what_happens_to_a_copy_is_booked_for_its_message_alone(report: str, copy: int) -> None:
+    messages = three_messages()
+    owner: Any = messages if report in ("confirmed", "failed") else messages.subscriptions["billing"]
+    column = getattr(owner, COLUMNS[report])
+    before = [repr(value) for value in column]
+    getattr(owner, report)(copy, *([7] if column is getattr(owner, "fate", None) else []))
+    assert [i for i, value in enumerate(column) if repr(value) != before[i]] == [OF[copy]]
+
+
+@pytest.mark.parametrize("copy", OF)
+def test_a_copy_has_the_key_the_size_and_the_fate_of_its_message(copy: int) -> None:
+    messages, message = three_messages(), OF[copy]
+    pairs = messages.subscriptions["billing"]
+    assert messages.message_of(copy) == message
+    assert (messages.key_of(copy), messages.size_of(copy)) == (str(message), message)
+    assert not pairs.was_sent(copy)
+    pairs.sent(message)
+    assert pairs.was_sent(copy)
+    messages.died(copy, 7)
+    assert [i for i in range(3) if pairs.fate[i]] == [message]
+
+
+def test_the_books_have_room_for_any_number_of_messages() -> None:
+    messages = Ledger(World()).channel("orders")
+    pairs = messages.subscription("billing", wants=lambda key: True)
+    messages.key_number("")
+    for message in range(10_000):
+        messages.publish(producer=0, size=1, key=0)
+        messages.confirmed(message)
+        for report in ("stored", "sent", "delivered", "started", "processed", "effect"):
+            getattr(pairs, report)(message)
+        pairs.died(message, 7)
+    for counted in (pairs.deliveries, pairs.processings, pairs.effects, messages.outcome, pairs.is_expected):
+        assert counted is not None and set(counted[:10_000]) == {1}
+    assert set(pairs.fate[:10_000]) == {7} and set(messages.told_at[:10_000]) == {0.0}
 
 
 def test_the_first_ack_ends_a_producers_wait(books: tuple[World, Messages, Pairs]) -> None:
@@ -95,6 +164,58 @@ def test_a_broker_without_a_disk_forgets_the_numbers_with_the_messages() -> None
     )
     told = story(messages=1, sequence_numbers=True, resend=Resend(timeout=0.3), faults=faults)
     assert told.places() == ["unique"]  # the resend of a message that died with the broker is taken
+
+
+def test_a_popping_consumer_is_handed_nothing_that_it_has_not_asked_for_when_its_broker_is_back() -> None:
+    told = story(
+        consume="pop",
+        storage="disk",
+        service_time=Constant(1.0),
+        ack_timeout=None,
+        messages=2,
+        faults=(Fault("crash", "orders", at=0.5, lasting=0.1),),
+    )
+    first, second = told.times("delivered")[:2]
+    assert first == 0.12 and second >= 1.12  # not before the work on the first is done
+
+
+def test_a_crash_that_costs_nothing_but_what_is_queued_has_acted() -> None:
+    crash = Fault("crash", "orders", at=0.45, lasting=0.01)  # no packet meets it
+    told = story(service_time=Constant(0.8), prefetch=1, ack_timeout=None, messages=4, faults=(crash,))
+    assert told["lost"] > 0 and told.outcome.inert == []
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_into_a_cut_was_asked_for_and_costs_a_request() -> None:
+    cut = Fault("partition", "shop -> orders", at=0.25, lasting=0.1)
+    told = story(faults=(cut,))
+    assert told["lost"] == 1
+    assert told["requests"] == 5 + 4  # five publishes, of which one meets the cut, and four acks
+
+
+@pytest.mark.parametrize("names", [("shop -> billing.1", "shop -> billing"), ("shop.1 -> *", "shop -> *")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_is_more_exact_than_a_group_in_either_order(names: tuple[str, str], order: int) -> None:
+    laws = dict(zip(names, (LinkSettings(Constant(1.0)), LinkSettings(Constant(2.0))), strict=True))
+    network = Network(World(), NetworkSettings(links=dict([*laws.items()][::order])))
+    shop, billing = network.host("shop.1", "shop"), network.host("billing.1", "billing")
+    assert network.settings_between(shop, billing).delay == Constant(1.0)
+
+
+@pytest.mark.parametrize("text", ["-> orders", "shop ->", "shop <->", "shop orders", ""])
+def test_a_direction_has_two_ends(text: str) -> None:
+    with pytest.raises(ValueError, match="expected two ends such as"):
+        directions(text)
+
+
+# -- random streams ----------------------------------------------------------------------------------------------------
+
+
+def test_equal_purposes_of_two_components_draw_different_numbers() -> None:
+    world = World()
+    assert world.stream("shop.arrivals").random() != world.stream("till.arrivals").random()
 
 
 # -- applications ------------------------------------------------------------------------------------------------------

@@ -239,6 +239,7 @@ class Queue:
         self.sessions: list[Session] = []
         self.attempts: dict[int, int] = {}
         self.blocked: deque[tuple[int, ProducerClientLibrary]] = deque()
+        self._is_unblocking = False
         self._to_recover: list[int] = []
 
     @property
@@ -274,10 +275,14 @@ class Queue:
             self._unblock()
 
     def _unblock(self) -> None:
+        if self._is_unblocking:
+            return  # what is accepted below is dispatched, which leads here again
+        self._is_unblocking = True
         while self.blocked and not self.is_full:
             copy, client = self.blocked.popleft()
             if not (client.settings.sequence_numbers and self.broker.is_known(copy, client)):
                 self.broker.accept(copy, client, [self])
+        self._is_unblocking = False
 
     def drop_head(self) -> None:
         """PT-15: make room by dropping the oldest ready message."""
@@ -336,9 +341,9 @@ class Queue:
         for copy in self.ready:
             self.pairs.unready(copy)
         held = [*self.ready, *(copy for session in self.sessions for copy in session.unacked)]
+        self.broker.host.touched += len(held) + len(self.blocked)
         for copy in held:
             if (self.name, copy) not in survivors:
-                self.broker.host.touched += 1
                 self.pairs.died(copy, reason)
         for copy, _ in self.blocked:
             self.pairs.died(copy, MEMORY_LOST)

@@ -56,13 +56,15 @@ class World(simpy.Environment):
         """Call `function(*args)` in `delay` seconds. Raises ValueError for a delay that is negative or not a number."""
         if not delay >= 0.0:
             raise ValueError(f"{function!r} cannot be called {-delay} s ago")
-        heappush(self.agenda, (self.now + delay, NORMAL, self.next_number(), function, args))
+        number = self.next_number  # as a local: CPython is slow to call an attribute as if it were a method
+        heappush(self.agenda, (self.now + delay, NORMAL, number(), function, args))
 
     def call_at(self, time: float, function: Handler, *args: Any) -> None:
         """Call `function(*args)` at `time` (seconds). Raises ValueError for a time that has passed."""
         if not time >= self.now:
             raise ValueError(f"{function!r} cannot be called at {time} s: it is {self.now} s")
-        heappush(self.agenda, (time, NORMAL, self.next_number(), function, args))
+        number = self.next_number
+        heappush(self.agenda, (time, NORMAL, number(), function, args))
 
     def in_background(self, delay: float, function: Handler, *args: Any) -> None:
         """Like `call_later`, for what goes on for ever (a heartbeat, a schedule of faults).
@@ -124,12 +126,15 @@ class World(simpy.Environment):
 
     def _do_before(self, end: float) -> None:
         agenda, pop = self.agenda, heappop
-        while (
-            True
-        ):  # not `while agenda ...`: CPython 3.11 specialises only loops that jump back unconditionally
-            if not agenda or agenda[0][0] >= end:
+        # Not `while agenda`: CPython 3.11 specialises only loops that jump back unconditionally.
+        while True:
+            if not agenda:
                 return
-            self.now, _, _, function, args = pop(agenda)
+            time, _, _, function, args = due = pop(agenda)
+            if time >= end:
+                heappush(agenda, due)
+                return
+            self.now = time
             function(*args)
 
     def run_until_quiet(self, limit: float) -> bool:

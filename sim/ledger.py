@@ -135,7 +135,8 @@ class Messages:
         if message >= self._capacity:
             self._grow()
         self.created.append(self.world.now)
-        self.producer[message] = producer
+        if producer:  # 0 is there already
+            self.producer[message] = producer
         if self.sizes is not None:
             self.sizes.append(size)
         if self.keys is not None:
@@ -281,7 +282,7 @@ class Pairs:
     def stored(self, copy: int) -> None:
         """A copy is ready at the broker."""
         message = copy if copy >= 0 else self.messages.copy_message[~copy]
-        if self.stored_at[message] != self.stored_at[message]:
+        if (at := self.stored_at[message]) != at:  # NaN: the first time
             self.stored_at[message] = self.world.now
         else:
             self.queue_steps.append((self.world.now, 1))
@@ -289,7 +290,7 @@ class Pairs:
     def sent(self, copy: int) -> None:
         """A ready copy has been sent to a consumer."""
         message = copy if copy >= 0 else self.messages.copy_message[~copy]
-        if self.sent_at[message] != self.sent_at[message]:
+        if (at := self.sent_at[message]) != at:  # NaN: the first time
             self.sent_at[message] = self.world.now
         else:
             self.queue_steps.append((self.world.now, -1))
@@ -326,14 +327,15 @@ class Pairs:
         else:
             message = self.messages.copy_message[~copy]
             self.delivered_copies[copy] = now
-        if self.deliveries[message] == 0:
+        n = self.deliveries[message]
+        self.deliveries[message] = n + 1
+        if n == 0:
             self.delivered_at[message] = now
-        self.deliveries[message] += 1
 
     def started(self, copy: int) -> None:
         """A handler began to process a copy."""
         message = copy if copy >= 0 else self.messages.copy_message[~copy]
-        if self.started_at[message] != self.started_at[message]:
+        if (at := self.started_at[message]) != at:  # NaN: the first time
             self.started_at[message] = self.world.now
             if copy < 0:
                 self.first_started[message] = copy

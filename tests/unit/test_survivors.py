@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sim.apps import Idempotence, Resend
-from sim.arrivals import Poisson
 from sim.consuming import ProcessedIds
 from sim.distributions import Constant
 from sim.faults import Fault
@@ -188,11 +187,26 @@ def test_a_crash_that_costs_nothing_but_what_is_queued_has_acted() -> None:
 # -- the network -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_sent_into_a_cut_was_asked_for_and_costs_a_request() -> None:
-    cut = Fault("partition", "shop -> orders", at=0.25, lasting=0.1)
-    told = story(faults=(cut,))
-    assert told["lost"] == 1
-    assert told["requests"] == 5 + 4  # five publishes, of which one meets the cut, and four acks
+CUT = {"faults": (Fault("partition", "shop -> orders", at=0.25, lasting=0.1),)}
+LOSSY = {"links": {"shop -> orders": LinkSettings(Constant(0.01), loss=1.0)}}
+NARROW = {"bandwidth": 1e6}
+
+
+@pytest.mark.parametrize(
+    "settings, requests",
+    [
+        ({}, 10),  # five publishes and five acks
+        (NARROW, 10),
+        (CUT, 9),  # one publish meets the cut, and so has no ack
+        (LOSSY, 5),
+        ({"transport": "connection"}, 10),
+        ({"transport": "connection"} | NARROW, 10),
+    ],
+)
+def test_whatever_is_sent_is_a_request_whether_or_not_it_arrives(
+    settings: dict[str, Any], requests: int
+) -> None:
+    assert story(**settings)["requests"] == requests
 
 
 @pytest.mark.parametrize("names", [("shop -> billing.1", "shop -> billing"), ("shop.1 -> *", "shop -> *")])
@@ -219,14 +233,6 @@ def test_equal_purposes_of_two_components_draw_different_numbers() -> None:
 
 
 # -- applications ------------------------------------------------------------------------------------------------------
-
-
-def test_each_process_of_a_producer_draws_its_own_arrivals() -> None:
-    books = story(arrivals=Poisson(10.0), instances=2).run.ledger.channels["orders"]
-    first, second = (
-        {t for t, p in zip(books.created, books.producer, strict=False) if p == i} for i in (0, 1)
-    )
-    assert len(first) == len(second) == 5 and not first & second
 
 
 def test_a_memory_of_two_holds_two() -> None:

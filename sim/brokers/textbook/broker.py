@@ -438,7 +438,7 @@ class Session:
         if queue.attempts:
             queue.attempts.pop(self.pairs.messages.message_of(copy), None)
         if self.pairs.unheard:
-            self.pairs.heard(copy)
+            self.pairs.unheard.pop(copy, None)
         self.broker.settled(copy, queue)
         self._give_credit()
         if queue.ready:

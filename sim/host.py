@@ -48,6 +48,7 @@ class Host:
         self.is_up = True
         self.is_running = True  # up and not paused: what every arrival asks
         self.is_machine_up = True
+        self.is_steady = False
         self.epoch = 0
         self.crash_kind = ""  # the worst that happened to it when it was last down
         self.slowness = 1.0
@@ -65,6 +66,13 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<host {self.name}>"
+
+    def be_steady(self) -> None:
+        """Nothing will ever befall this host: its calls become the world's own, with no look at its state."""
+        self.is_steady = True
+        self.call_later = self.world.call_later  # type: ignore[method-assign]
+        self.work = self.world.call_later  # type: ignore[method-assign, assignment]
+        self.call_at = self.world.call_at  # type: ignore[method-assign]
 
     # -- what its process does ---------------------------------------------------------------------------------
 
@@ -135,6 +143,7 @@ class Host:
 
         A process that is down already loses what the worse kind takes besides.
         """
+        assert not self.is_steady, f"{self!r} was built as one that nothing befalls"
         self._downs += 1
         was_up = self.is_up
         if not was_up and SEVERITY[kind] <= SEVERITY[self.crash_kind]:
@@ -173,6 +182,7 @@ class Host:
 
     def pause(self) -> None:
         """Freeze the process (garbage collection, migration of the machine): its kernel still takes packets."""
+        assert not self.is_steady, f"{self!r} was built as one that nothing befalls"
         self._pauses += 1
         self.held += self.working
         if self.is_running:

@@ -209,6 +209,12 @@ class Path:
         self.conditions_changed()
 
 
+class OnItsWay(int):
+    """The priority of an arrival on the agenda, which says as well what hop it is on."""
+
+    hop: Hop
+
+
 class Link(Path):
     """One direction of a datagram path: each datagram is lost, delayed or doubled on its own (sheet B).
 
@@ -219,6 +225,8 @@ class Link(Path):
 
     def __init__(self, network: Network, source: Host, target: Host, hop: Hop) -> None:
         super().__init__(network, source, target, hop)
+        self._on_its_way = OnItsWay(NORMAL)
+        self._on_its_way.hop = hop
         self.lost = 0
         if self.settings.duplicate:
             self._chance_twice = self.world.uniforms(f"link.{self.name}.duplicate")
@@ -231,6 +239,8 @@ class Link(Path):
         settings = self.settings
         if settings.bandwidth or settings.duplicate or self._bursts or self._losses or self._factors:
             return self._send_fully
+        if self.target.is_steady:
+            return self._send_steady
         return self._send_lossy if self.loss > 0 else self._send_plain
 
     def conditions_changed(self) -> None:
@@ -249,6 +259,15 @@ class Link(Path):
         else:  # `World.call_later` written out: this is half of all events
             time = self.world.now + self.delay()
             heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, args)))
+
+    def _send_steady(self, handler: Handler, *args: Any) -> None:
+        """To a host that nothing befalls: the agenda itself hands over what arrives."""
+        self.sent += 1
+        chance, delay, number = self._chance, self.delay, self._next_number
+        if self.loss and chance() < self.loss:
+            self._lose(args[0])
+        else:
+            heappush(self._agenda, (self.world.now + delay(), self._on_its_way, number(), handler, args))
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
@@ -325,6 +344,13 @@ class Network:
             self.hosts[name] = Host(self.world, name, group)
         return self.hosts[name]
 
+    def nothing_fails(self) -> None:
+        """No fault will strike in this run: hosts and links need not look out for one."""
+        for host in self.hosts.values():
+            host.be_steady()
+        for link in self.links:
+            link.conditions_changed()
+
     def named(self, target: str) -> list[Host]:
         """The hosts that a target means: one by its name, all of a group, or "*". Raises ValueError for none."""
         found = [host for host in self.hosts.values() if _matches(target, host)]
@@ -385,9 +411,11 @@ class Network:
 
     def in_transit(self) -> Iterator[tuple[Hop, int]]:
         """Every copy that is on its way, and the hop that it is on."""
-        for _, _, _, function, args in self.world.agenda:
+        for _, priority, _, function, args in self.world.agenda:
             owner = getattr(function, "__self__", None)
-            if isinstance(owner, Link):
+            if isinstance(priority, OnItsWay):
+                yield priority.hop, args[0]
+            elif isinstance(owner, Link):
                 yield owner.hop, args[1][0]
         for path in self.links:
             for copy in path.held_copies():

@@ -136,6 +136,8 @@ class Simulation:
     def run(self) -> Run:
         """Run to the end. Arrivals stop at the duration or the last message; then faults heal, and it drains."""
         world = self.world
+        if not self.config.faults and not any(s.app.failures.crashes for s in self.config.services.values()):
+            self.network.nothing_fails()
         for function in self._at_start:
             function()
         for source in self.sources:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import fmean
 
@@ -18,39 +19,33 @@ from sim.simulation import Simulation, simulate
 from sim.stats import mean_ci
 from tests.theory.helpers import CONFIDENCE, pairs
 
-MESSAGES, RUNS = 6_000, 12
-EXTRA = theory.retransmissions(LOSS, LOSS).copies ** 2 - 1  # 0.0203 per message
+MESSAGES, RUNS = 4_000, 10
+EXTRA = theory.retransmissions(LOSS, LOSS).copies ** 2 - 1  # 0.0203 duplicates per message
 
 
-@pytest.fixture(scope="module")
-def plain() -> list[list[straightforward.Message]]:
-    """Runs of the plain SimPy model."""
-    return [straightforward.run(MESSAGES, seed) for seed in range(RUNS)]
+def test_both_models_lose_nothing_repeat_alike_and_take_as_long() -> None:
+    """Duplicates of each within its 99.9 % interval; that of the difference of mean latencies covers 0."""
+    plain_latency, latency = [], []
+    plain_extra: list[int] = []
+    extra: list[int] = []
+    for number in range(RUNS):
+        plain = straightforward.run(MESSAGES, seed=number)
+        assert len(plain) == MESSAGES and all(message.confirmed is not None for message in plain)
+        plain_latency.append(
+            fmean((message.first_processed or math.inf) - message.created for message in plain)
+        )
+        plain_extra += [message.processings - 1 for message in plain]
 
-
-def test_the_plain_model_loses_nothing_and_repeats_as_it_must(
-    plain: list[list[straightforward.Message]],
-) -> None:
-    messages = [message for run in plain for message in run]
-    assert len(messages) == MESSAGES * RUNS
-    assert all(message.first_processed is not None and message.confirmed is not None for message in messages)
-    assert mean_ci([message.processings - 1 for message in messages], CONFIDENCE).covers(EXTRA)
-
-
-def test_both_models_have_the_same_latency(plain: list[list[straightforward.Message]]) -> None:
-    """Independent replications of each: the 99.9 % interval of the difference covers 0, and is narrow."""
-    theirs = [fmean((message.first_processed or 0.0) - message.created for message in run) for run in plain]
-    ours, extra = [], []
-    for replication in range(RUNS):
-        run = simulate(reference_work(MESSAGES), seed=41, replication=replication)
+        run = simulate(reference_work(MESSAGES), seed=41, replication=number)
         figures = measure(run).figures
-        assert figures["lost"] == figures["in_flight"] == 0 and figures["confirmed"] == MESSAGES
-        ours.append(figures["latency_mean"] or 0.0)
+        assert figures["unique"] == figures["confirmed"] == MESSAGES
+        latency.append(figures["latency_mean"] or 0.0)
         extra += [count - 1 for count in pairs(run, "orders", "billing").processings[:MESSAGES]]
-    difference = mean_ci([a - b for a, b in zip(theirs, ours, strict=True)], CONFIDENCE)
-    assert difference.covers(0.0)
-    assert difference.half_width < 0.15 * fmean(ours)
+    assert mean_ci(plain_extra, CONFIDENCE).covers(EXTRA)
     assert mean_ci(extra, CONFIDENCE).covers(EXTRA)
+    difference = mean_ci([a - b for a, b in zip(plain_latency, latency, strict=True)], CONFIDENCE)
+    assert difference.covers(0.0)
+    assert difference.half_width < 0.25 * fmean(latency)
 
 
 def test_w_takes_six_events_per_message() -> None:

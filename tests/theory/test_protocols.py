@@ -95,7 +95,7 @@ def copies(run: Run) -> Array:
 
 
 @pytest.mark.parametrize(
-    "data_loss, ack_loss, tries, messages", [(0.4, 0.6, 2, 170_000), (0.5, 0.3, 3, 230_000)]
+    "data_loss, ack_loss, tries, messages", [(0.45, 0.7, 2, 130_000), (0.6, 0.5, 3, 160_000)]
 )
 def test_a_limit_on_attempts(data_loss: float, ack_loss: float, tries: int, messages: int) -> None:
     run = simulate(resending(data_loss, ack_loss, tries, messages), seed=32)

@@ -1,4 +1,4 @@
-"""What planted mistakes showed to be untested (docs/mutation-testing.md): each of these is the one that notices."""
+"""What mutants showed to be untested, or tested by accident only (docs/mutation-testing.md)."""
 
 from __future__ import annotations
 

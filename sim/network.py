@@ -432,11 +432,10 @@ class Network:
 
 def directions(text: str) -> list[tuple[str, str]]:
     """ "a -> b" and "a <-> b" as pairs (source, target). Raises ValueError for anything else."""
-    for arrow, both in (("<->", True), ("->", False)):
-        if arrow in text:
-            a, b = (end.strip() for end in text.split(arrow, 1))
-            if a and b:
-                return [(a, b), (b, a)] if both else [(a, b)]
+    both = "<->" in text
+    a, found, b = (part.strip() for part in text.partition("<->" if both else "->"))
+    if a and found and b:
+        return [(a, b), (b, a)] if both else [(a, b)]
     raise ValueError(f'expected two ends such as "shop -> orders" or "shop <-> orders", found {text!r}')
 
 

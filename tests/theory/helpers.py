@@ -129,9 +129,17 @@ def assert_share(events: int, trials: int, exact: float, within: float = 0.02) -
     assert bounds.low <= exact <= bounds.high, f"{bounds} does not cover {exact:g}"
 
 
-def assert_attempts(sent: int, messages: int, exact: float, data_loss: float, ack_loss: float) -> None:
-    """So many sendings are `exact` per message, which are geometric at most: their variance is s / (1 - s)^2."""
-    s = 1 - (1 - data_loss) * (1 - ack_loss)
-    half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(s / messages) / (1 - s)
+def assert_attempts(sent: int, messages: int, exact: float, unanswered: float, tries: int | None) -> None:
+    """So many sendings are `exact` per message, each of which gets no answer with that probability.
+
+    The number of a message's sendings X is geometric, cut at `tries`: E[X^2] = sum of (2 i - 1) s^(i - 1).
+    """
+    s = unanswered
+    square = (
+        (1 + s) / (1 - s) ** 2
+        if tries is None
+        else sum((2 * i - 1) * s ** (i - 1) for i in range(1, tries + 1))
+    )
+    half_width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt((square - exact**2) / messages)
     assert half_width < 0.02 * exact
-    assert abs(sent / messages - exact) <= half_width
+    assert abs(sent / messages - exact) <= half_width, f"{sent / messages:g} per message instead of {exact:g}"

@@ -113,7 +113,7 @@ class Host:
             self.working -= 1
             function(*args)
         else:
-            due += self.frozen - frozen
+            due = max(due + (self.frozen - frozen), self.world.now)  # the sum may round to just before now
             self.world.call_at(due, self._worked, epoch, due, self.frozen, function, args)
 
     def tell(self, function: Handler, *args: Any) -> None:

@@ -18,7 +18,7 @@ from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Constant, Exponential
 from sim.faults import LINK_KINDS, Fault, parse_event, parts_of
 from sim.host import Host
-from sim.kernel import Timeouts
+from sim.kernel import Timeouts, World
 from sim.network import NetworkSettings, TcpSettings
 from sim.simulation import Run, simulate
 from sim.storage import Disk, Journal
@@ -592,3 +592,14 @@ def test_deterministic_arrivals_meet_a_periodic_fault_as_often_as_it_strikes():
     run = simulate(config)
     struck = [spell for spell in run.faults.spells if spell.touched]
     assert len(struck) == len(run.faults.spells) == 9
+
+
+def test_work_that_a_pause_stops_in_its_last_instant_is_done_when_the_pause_ends() -> None:
+    world = World(1)
+    host = Host(world, "worker")
+    done: list[float] = []
+    world.call_at(3.1, host.pause)
+    world.call_at(7.8, host.resume)
+    host.work(3.1, lambda: done.append(world.now))
+    world.run()
+    assert done == [7.8]

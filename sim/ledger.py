@@ -313,10 +313,6 @@ class Pairs:
         """The root cause why a delivery's answer will not come, should the broker take it back."""
         self.unheard[copy] = cause
 
-    def heard(self, copy: int) -> None:
-        """A delivery was answered after all."""
-        self.unheard.pop(copy, None)
-
     # -- at the consumer ---------------------------------------------------------------------------------------
 
     def delivered(self, copy: int) -> None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from sim import brokers
-from sim.apps import Keys
+from sim.apps import Keys, Producer
+from sim.arrivals import ClosedLoop
 from sim.brokers import System
 from sim.config import Config
-from sim.faults import Fault, Kind
+from sim.faults import LINK_KINDS, Fault, Kind
 from sim.scenario.document import Document
 from sim.scenario.errors import Path, found, nearest_or_all
 
 FAULT_KINDS: tuple[str, ...] = get_args(Kind)
-LINK_KINDS = ("partition", "slow_link", "loss_burst")
 # Settings that only some kinds of fault have.
 ONLY_FOR = {
     "factor": ("slow", "slow_link"),
@@ -145,6 +145,7 @@ def complaints(config: Config) -> Iterator[tuple[Path, str]]:
     for name, producer in config.producers.items():
         if producer.app.keys is not None and (complaint := _keys_complaint(producer.app.keys)):
             yield ("producers", name, "keys"), complaint
+        yield from ((("producers", name, field), complaint) for field, complaint in _unanswered(producer.app))
     for name in config.services:
         if (circle := _circle(config, name)) and name == min(circle):
             yield ("services", name, "publishes"), f"messages would go round for ever: {' -> '.join(circle)}"
@@ -153,6 +154,21 @@ def complaints(config: Config) -> Iterator[tuple[Path, str]]:
             ("warmup",),
             f"expected less than the duration, {config.duration:g} s, found {config.warmup:g} s",
         )
+
+
+def _unanswered(producer: Producer) -> Iterator[tuple[str, str]]:
+    """A producer that asks for no acks would wait for them for ever, or not at all."""
+    if producer.resend is None:
+        if isinstance(producer.arrivals, ClosedLoop):
+            yield (
+                "arrivals",
+                "a closed loop waits for acks, so it needs resend, such as resend: {}; found none",
+            )
+        if producer.window is not None:
+            yield (
+                "window",
+                "a window counts unacked messages, so it needs resend, such as resend: {}; found none",
+            )
 
 
 def _keys_complaint(keys: Keys) -> str | None:

@@ -487,14 +487,31 @@ DISK = (
     ),
 )
 
+# Every kind of fault, and the function in sim/faults.py that carries it out.
+STRIKES = {
+    "crash": "_crash",
+    "machine_crash": "_crash",
+    "disk_loss": "_crash",
+    "fsync_failure": "_fail_fsync",
+    "partition": "_cut",
+    "slow": "_slow",
+    "slow_link": "_slow",
+    "pause": "_pause",
+    "loss_burst": "_flood",
+    "clock_skew": "_skew",
+}
+
 FAULT = (
-    Mutant(
-        "partition-does-nothing",
-        "faults.py",
-        '"partition": _cut,',
-        '"partition": lambda fault, paths: lambda: None,',
-        "a partition cuts its paths",
-        (FAULTS,),
+    *(
+        Mutant(
+            f"{kind}-does-nothing",
+            "faults.py",
+            f'"{kind}": {strike},',
+            f'"{kind}": lambda fault, parts: lambda: None,',
+            "a fault acts",
+            (FAULTS,),
+        )
+        for kind, strike in STRIKES.items()
     ),
     Mutant(
         "slow-spell-does-nothing",

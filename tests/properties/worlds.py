@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ from sim.arrivals import ClosedLoop, Deterministic, Poisson
 from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Constant, Exponential
-from sim.faults import LINK_KINDS, Fault
+from sim.faults import LINK_KINDS, Fault, Kind
 from sim.network import LossBursts, NetworkSettings, TcpSettings
 
 TRANSPORTS = ["datagram", "connection"]
@@ -109,21 +109,7 @@ def services(draw: Any, name: str) -> ServiceConfig:
 
 @st.composite
 def faults(draw: Any, hosts: list[str]) -> Fault:
-    kind = draw(
-        st.sampled_from(
-            [
-                "crash",
-                "machine_crash",
-                "disk_loss",
-                "fsync_failure",
-                "partition",
-                "slow",
-                "slow_link",
-                "pause",
-            ]
-            + ["loss_burst", "clock_skew"]
-        )
-    )
+    kind = draw(st.sampled_from(get_args(Kind)))
     target = draw(st.sampled_from(hosts))
     if kind in LINK_KINDS:
         target = draw(

@@ -153,6 +153,14 @@ LAWS = [
     (shop("arrivals: {trace: [2 s, 1 s]}"), "s.yaml:5: producers.shop.arrivals.trace: times must not decrease, found 1.0 after 2.0"),
     (shop("arrivals: {closed_loop: {window: 0}}"), "s.yaml:5: producers.shop.arrivals.closed_loop.window: expected a whole number >= 1, found 0"),
     (
+        shop("arrivals: {closed_loop: {window: 3}}"),
+        "s.yaml:5: producers.shop.arrivals: a closed loop waits for acks, so it needs resend, such as resend: {}; found none",
+    ),
+    (
+        shop("arrivals: 100/s, window: 3"),
+        "s.yaml:5: producers.shop.window: a window counts unacked messages, so it needs resend, such as resend: {}; found none",
+    ),
+    (
         shop("arrivals: {batches: {arrivals: {closed_loop: 3}, size: 2}}"),
         "s.yaml:5: producers.shop.arrivals.batches: arrivals must be an open arrival process, "
         "found ClosedLoop(window=3, think=None)",

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("fake_systems")
 FILE = """
 duration: 10 s
 channels: {{orders: }}
-producers: {{shop: {{arrivals: {arrivals}, size: {size}}}}}
+producers: {{shop: {{arrivals: {arrivals}, size: {size}, resend: {{}}}}}}
 services: {{billing: {{service_time: {time}}}}}
 """
 

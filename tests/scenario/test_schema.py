@@ -31,7 +31,7 @@ def test_it_is_a_schema() -> None:
         VALID,
         FULL,
         *(time(text) for text, _ in TIMES if "csv" not in text),
-        *(shop(f"arrivals: {text}") for text, _ in ARRIVALS if "csv" not in text),
+        *(shop(f"arrivals: {text}, resend: {{}}") for text, _ in ARRIVALS if "csv" not in text),
         more("    prefetch: none\n    idempotence: null\nguarantee: none\nfaults:\nsweep:\nexpect:\n"),
         more("sweep: {zip: {network.loss: [1%], duration: {a: 1 s}}, guarantee: [none]}\n"),
         more("faults: [{kind: crash, target: shop, at: 1 s}, {partition: shop -> orders, at: 1}]\n"),

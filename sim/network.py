@@ -227,7 +227,6 @@ class Link(Path):
         super().__init__(network, source, target, hop)
         self._on_its_way = OnItsWay(NORMAL)
         self._on_its_way.hop = hop
-        self.lost = 0
         if self.settings.duplicate:
             self._chance_twice = self.world.uniforms(f"link.{self.name}.duplicate")
         self.send = self._choose()
@@ -291,7 +290,6 @@ class Link(Path):
         self.hop.dropped(copy, self.hop.cut)
 
     def _lose(self, copy: int) -> None:
-        self.lost += 1
         self.delay()
         self.hop.dropped(copy, self.hop.lost)
 

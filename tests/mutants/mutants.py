@@ -275,8 +275,8 @@ NET = (
     Mutant(
         "draws-depend-on-fate",
         "network.py",
-        "        self.lost += 1\n        self.delay()\n",
-        "        self.lost += 1\n",
+        "    def _lose(self, copy: int) -> None:\n        self.delay()\n",
+        "    def _lose(self, copy: int) -> None:\n",
         "a datagram takes its draws whatever becomes of it, so that those of later ones stay",
         (NETWORK,),
     ),

@@ -254,3 +254,44 @@ def test_a_client_that_connects_in_vain_waits_twice_as_long_each_time_up_to_its_
     rig.run_for(3.0)
     gaps = [round(b - a, 6) for a, b in pairwise(rig.times_of("connect_failed"))]
     assert gaps[:4] == [0.12, 0.22, 0.42, 0.52]  # the wait, and a round trip to be refused
+
+
+# -- what a second sample of mutants left alive ------------------------------------------------------------------------
+
+
+def test_a_popping_consumer_whose_question_was_lost_asks_again() -> None:
+    asleep = Fault("crash", "orders", at=0.005, lasting=0.05)  # the question arrives at 0.01 s
+    told = story(consume="pop", faults=(asleep,))
+    assert told["unique"] == 5
+    assert told.pairs().sent_at[0] == pytest.approx(1.01), "asked again a second after the first time"
+
+
+@pytest.mark.parametrize("faults", [(), (Fault("pause", "shop", at=0.25, lasting=0.01),)])
+def test_what_is_on_its_way_when_the_drain_is_over_is_in_flight(faults: tuple[Fault, ...]) -> None:
+    slow = {"orders -> billing": LinkSettings(Constant(1000.0))}
+    assert story(ack="auto", links=slow, faults=faults).places() == ["in_flight"] * 5
+
+
+def test_a_broker_that_crashes_twice_delivers_again_twice() -> None:
+    crashes = tuple(Fault("crash", "orders", at=at, lasting=0.1) for at in (0.5, 1.0))
+    told = story(messages=1, storage="disk", ack_timeout=None, service_time=Constant(5.0), faults=crashes)
+    assert told.pairs().deliveries[0] == 3
+    assert told.causes["duplicate", "broker_restarted"] == 2
+
+
+def test_an_ack_is_64_bytes() -> None:
+    thin = {"billing -> orders": LinkSettings(Constant(0.0), bandwidth=64.0)}
+    pairs = story(prefetch=1, ack_timeout=None, links=thin).pairs()
+    assert pairs.sent_at[1] - pairs.processed_at[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "better, worse", [("a.1 -> *", "a -> b"), ("a.1 -> b", "a.1 -> *"), ("* -> b.1", "a -> b")]
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_more_exact_link_wins(better: str, worse: str, is_first: bool) -> None:
+    settings = {better: LinkSettings(loss=0.1), worse: LinkSettings(loss=0.2)}
+    if not is_first:
+        settings = dict(reversed(settings.items()))
+    network = Network(World(), NetworkSettings(links=settings))
+    assert network.settings_between(network.host("a.1", "a"), network.host("b.1", "b")).loss == 0.1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from simpy.core import EmptySchedule
 from simpy.events import NORMAL, Event
 
 Handler = Callable[..., Any]
+_FIRST = -1  # a priority before all of SimPy's
 
 
 class World(simpy.Environment):
@@ -119,23 +120,24 @@ class World(simpy.Environment):
         raise _Stop
 
     def _run_before(self, end: float) -> None:
-        try:
-            self._do_before(end)
-        except _Stop:
-            pass
-
-    def _do_before(self, end: float) -> None:
+        """Do what is due before `end`, which stands on the agenda itself, ahead of all else that is due then."""
         agenda, pop = self.agenda, heappop
-        # Not `while agenda`: CPython 3.11 specialises only loops that jump back unconditionally.
-        while True:
-            if not agenda:
-                return
-            time, _, _, function, args = due = pop(agenda)
-            if time >= end:
-                heappush(agenda, due)
-                return
-            self.now = time
-            function(*args)
+        the_end: Any = (end, _FIRST, self.next_number(), None, ())
+        heappush(agenda, the_end)
+        try:
+            # Not `while agenda`: CPython 3.11 specialises only loops that jump back unconditionally.
+            while True:
+                time, _, _, function, args = pop(agenda)
+                if function is None:
+                    return
+                self.now = time
+                function(*args)
+        except BaseException as why:
+            if the_end in agenda:
+                agenda.remove(the_end)
+                heapify(agenda)
+            if not isinstance(why, _Stop):
+                raise
 
     def run_until_quiet(self, limit: float) -> bool:
         """Run until only the background is left, until `stop`, or the time `limit`; says whether it became quiet."""

@@ -239,7 +239,7 @@ class Link(Path):
         if settings.bandwidth or settings.duplicate or self._bursts or self._losses or self._factors:
             return self._send_fully
         if self.target.is_steady:
-            return self._send_steady
+            return self._steady()
         return self._send_lossy if self.loss > 0 else self._send_plain
 
     def conditions_changed(self) -> None:
@@ -259,14 +259,20 @@ class Link(Path):
             time = self.world.now + self.delay()
             heappush(self._agenda, (time, NORMAL, self._next_number(), self._arrive, (handler, args)))
 
-    def _send_steady(self, handler: Handler, *args: Any) -> None:
-        """To a host that nothing befalls: the agenda itself hands over what arrives."""
-        self.sent += 1
-        chance, delay, number = self._chance, self.delay, self._next_number
-        if self.loss and chance() < self.loss:
-            self._lose(args[0])
-        else:
-            heappush(self._agenda, (self.world.now + delay(), self._on_its_way, number(), handler, args))
+    def _steady(self) -> Callable[..., None]:
+        """A way to send to a host that nothing befalls: the agenda itself hands over what arrives."""
+        world, agenda, next_number, on_its_way = self.world, self._agenda, self._next_number, self._on_its_way
+        delay, loss = self.delay, self.loss
+        chance = self.world.uniforms(f"link.{self.name}.loss") if loss else float
+
+        def send(handler: Handler, *args: Any) -> None:
+            self.sent += 1
+            if loss and chance() < loss:
+                self._lose(args[0])
+            else:
+                heappush(agenda, (world.now + delay(), on_its_way, next_number(), handler, args))
+
+        return send
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1

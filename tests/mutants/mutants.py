@@ -46,8 +46,8 @@ KERNEL = (
     Mutant(
         "run-includes-its-end",
         "kernel.py",
-        "if time >= end:",
-        "if time > end:",
+        "_FIRST = -1 ",
+        "_FIRST = 9 ",
         "a run until a time leaves what is due exactly then to the next run, as in SimPy",
         (UNIT_KERNEL,),
     ),

@@ -14,7 +14,8 @@ from sim.faults import Fault
 from sim.kernel import World
 from sim.ledger import Ledger, Messages, Pairs, UnbalancedBooks
 from sim.metrics import measure
-from sim.network import LinkSettings, Network, NetworkSettings, directions
+from sim.network import Hop, LinkSettings, Network, NetworkSettings, directions
+from sim.storage import Disk
 from tests.conformance.builders import story
 from tests.conformance.rig import Rig
 
@@ -295,3 +296,46 @@ def test_the_more_exact_link_wins(better: str, worse: str, is_first: bool) -> No
         settings = dict(reversed(settings.items()))
     network = Network(World(), NetworkSettings(links=settings))
     assert network.settings_between(network.host("a.1", "a"), network.host("b.1", "b")).loss == 0.1
+
+
+@pytest.mark.parametrize(("there", "back"), [(0.5, 0.25), (0.25, 0.5)])
+def test_a_retransmission_timeout_is_of_both_ways_of_a_connection(there: float, back: float) -> None:
+    links = {"a -> b": LinkSettings(Constant(there)), "b -> a": LinkSettings(Constant(back))}
+    network = Network(World(), NetworkSettings(links=links))
+    connection = network.connection(network.host("a"), network.host("b"), Hop("publish"), Hop("confirm"))
+    assert connection.there.rto == pytest.approx(0.75)  # the mean round trip: it does not vary
+
+
+def test_a_flush_is_slowed_only_on_a_slow_host() -> None:
+    rig = Rig()
+    disk = Disk(rig.server, Constant(0.001))
+    disk.fsync(lambda is_ok: None, lambda is_ok: None)
+    assert rig.server.slowed == 0
+    rig.server.slow_down(2.0)
+    disk.fsync(lambda is_ok: None, lambda is_ok: None)
+    assert rig.server.slowed == 1
+
+
+def test_what_is_sent_again_leaves_the_queue_again(books: tuple[World, Messages, Pairs]) -> None:
+    _, _, pairs = books
+    pairs.stored(0)
+    pairs.sent(0)
+    again = pairs.requeue(0, 1)
+    pairs.stored(again)
+    pairs.sent(again)
+    pairs.stored(again)
+    pairs.unready(again)
+    assert [step for _, step in pairs.queue_steps] == [1, -1, 1, -1]
+
+
+def test_a_link_to_a_steady_host_loses_its_share_and_one_without_loss_none() -> None:
+    for loss, expected in ((0.0, 200), (0.5, 100)):
+        network = Network(World(), NetworkSettings(loss=loss))
+        arrived: list[int] = []
+        link = network.link(network.host("a"), network.host("b"), Hop("publish"))
+        network.nothing_fails()
+        assert network.host("a").is_steady and network.host("b").is_steady
+        for i in range(200):
+            link.send(arrived.append, i)
+        network.world.run()
+        assert abs(len(arrived) - expected) <= (0 if not loss else 4 * 200**0.5 / 2)

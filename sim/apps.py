@@ -5,7 +5,9 @@ What it does is in `sim.producing` (send, resend) and `sim.consuming` (process, 
 The narrow port between an application and a system's client library:
 
 - `client.publish(copy)` sends; the library answers `sender.confirmed(copy)` or `sender.refused(copy)`, or never;
-  `client.is_ready` says whether it can send now, and the library calls `sender.client_ready()` when it can again;
+  `client.is_ready` says whether it takes more now, and the library calls `sender.client_ready()` when it does again.
+  It may report as well what a broken connection left without an answer (`sender.in_doubt(copy)`, or
+  `sender.all_in_doubt()`), and what the broker returned because nobody wants it (`sender.returned(copy)`);
 - `worker.on_delivery(delivery)` hands over a delivery; `delivery.settle(OK | FAILED | LATER)` is the application's
   answer. What an answer does (acknowledge, delete, commit an offset) is the system's affair.
 """
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from sim.arrivals import Poisson
-from sim.distributions import Constant, Distribution
+from sim.distributions import Constant, Distribution, Schedule
 from sim.ledger import cause
 from sim.units import Fraction, Seconds
 
@@ -25,13 +27,14 @@ from sim.units import Fraction, Seconds
 class Resend:
     """Send again what was not acknowledged within `timeout`, after a back-off, until acked or given up.
 
+    A `timeout` of None waits for ever, and sends again only what the client library reports as refused or in doubt.
     Back-off before attempt n + 1 (n = 1, 2 ...): `backoff * factor**(n - 1)`, at most `backoff_max`; with full jitter
     it is uniform between zero and that (Brooker 2015). Gives up after `attempts` sends, or `deadline` seconds after
     the message was created. `budget`: of a bucket of that many tokens a resend takes `budget_cost` and an ack returns
     one (AWS SDK "standard" retry quota); an empty bucket gives the message up.
     """
 
-    timeout: Seconds = 0.1
+    timeout: Seconds | None = 0.1
     backoff: Seconds = 0.0
     factor: float = 2.0
     backoff_max: Seconds = 20.0
@@ -101,7 +104,7 @@ class Service:
     channel: str
     consumers: int = 1
     slots: int = 1
-    service_time: Distribution = Constant(0.01)
+    service_time: Distribution | Schedule = Constant(0.01)
     settle: Literal["after", "before"] = "after"
     filter: str | None = None
     binding: str | None = None

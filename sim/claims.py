@@ -3,9 +3,10 @@
 The language is a small part of Python's: numbers, strings, names, `+ - * / **`, comparisons (also chained),
 `and`, `or`, `not`, `abs`, `min`, `max`, `round`, and `at("figure", loss=0.05)`: that figure in the row whose
 parameters equal this row's except the given ones, in the same replication; `of("audit", "lost")` is a figure of
-one subscription (or of the one subscription of a channel) alone. Names are figures in a statement,
-and parameters of the sweep in a `where`. Numbers that differ by rounding only (1 part in 1e12) are equal,
-whatever the comparison.
+one subscription (or of the one subscription of a channel) alone; `smallest("prefetch", utilisation > 0.99)` is the
+smallest value of that parameter for which the statement is true, in the rows that differ from this one in just that.
+Names are figures in a statement, and parameters of the sweep in a `where`. Numbers that differ by rounding only (1
+part in 1e12) are equal, whatever the comparison. An expression is the part of the language that gives a number.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ ARGUMENTS = {  # how many each takes, at least and at most
 }
 COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}  # as YAML spells them
+ELSEWHERE = ("at", "smallest")  # functions that look at other rows
+CLAIM, EXPRESSION = "a claim such as lost_confirmed == 0", "an expression such as 1000 * latency_mean"
 LENGTH_MAX = 1000  # characters
 DEPTH_MAX = 60  # of nested parts
 NAMED_MAX = 3  # failing rows that a verdict names
@@ -63,6 +66,11 @@ def check(statement: str, names: Iterable[str], params: Iterable[str] | None = N
     _read(statement, names, params)
 
 
+def check_expression(text: str, names: Iterable[str], params: Iterable[str] | None = None) -> None:
+    """Whether a text is an expression over known `names`: what gives a number. As `check`, otherwise."""
+    _read(text, names, params, EXPRESSION)
+
+
 def param_names(paths: Iterable[str]) -> dict[str, str]:
     """What a claim may call the paths of a sweep: the last segment if unique, and the path with _ for `.`."""
     paths = list(paths)
@@ -83,7 +91,7 @@ def select(where: str | None, params: Sequence[Mapping[str, Any]]) -> list[int]:
     chosen = []
     for i, row in enumerate(params):
         values = {name: row[path] for name, path in names.items()}
-        if _truth(tree, _Scope(values, _no_at, _no_of)):
+        if _truth(tree, _Scope(values, _no_at, _no_of, _no_smallest)):
             chosen.append(i)
     if not chosen:
         used = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in names]
@@ -94,7 +102,9 @@ def select(where: str | None, params: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def needs_other_rows(statement: str) -> bool:
     """Whether a statement looks beyond its own row."""
-    return any(isinstance(node, ast.Call) and _function(node) == "at" for node in ast.walk(_parse(statement)))
+    return any(
+        isinstance(node, ast.Call) and _function(node) in ELSEWHERE for node in ast.walk(_parse(statement))
+    )
 
 
 def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
@@ -111,8 +121,8 @@ def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
     observed: dict[str, list[Any]] = {term: [] for term in terms}
     failures: dict[int, list[int]] = {}
     for i in chosen:
-        for number, outcome in enumerate(rows[i].outcomes):
-            scope = _Scope(outcome.figures, _Elsewhere(rows, i, number, names), _Part(outcome))
+        for number in range(len(rows[i].outcomes)):
+            scope = _scope(rows, i, number, names)
             try:
                 for term, node in terms.items():
                     observed[term].append(value := _value(node, scope))
@@ -126,12 +136,25 @@ def judge(claim: Claim, rows: Sequence[Row]) -> Verdict:
     return Verdict(claim, bool(failures) == claim.refuted, text, claim.refuted)
 
 
+def values(expression: str, rows: Sequence[Row], row: int) -> list[float]:
+    """What an expression gives in a row, in each of its replications.
+
+    Raises ClaimError if it is not well formed, or cannot be computed: a figure it speaks of is null.
+    """
+    names = param_names(rows[row].params)
+    tree = _read(expression, rows[row].outcomes[0].figures, names, EXPRESSION)
+    return [
+        float(_number(tree, _scope(rows, row, number, names))) for number in range(len(rows[row].outcomes))
+    ]
+
+
 # -- reading a statement -------------------------------------------------------------------------------------
 
 
-def _parse(statement: str) -> ast.expr:
+def _parse(statement: str, wanted: str = CLAIM) -> ast.expr:
+    kind = wanted.partition(" such as")[0]
     if len(statement) > LENGTH_MAX:
-        raise ClaimError(f"expected a claim of at most {LENGTH_MAX} characters, found {len(statement)}")
+        raise ClaimError(f"expected {kind} of at most {LENGTH_MAX} characters, found {len(statement)}")
     text = " ".join(statement.split("\n")).strip()
     try:
         with warnings.catch_warnings():
@@ -139,23 +162,27 @@ def _parse(statement: str) -> ast.expr:
             body = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         hint = "; equality is written ==" if re.search(r"(?<![=<>!])=(?!=)", text) else ""
-        raise ClaimError(f"expected a claim such as lost_confirmed == 0, found {text!r}{hint}") from None
+        raise ClaimError(f"expected {wanted}, found {text!r}{hint}") from None
     level: list[ast.AST] = [body]
     for _ in range(DEPTH_MAX):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     if level:
-        raise ClaimError(f"expected a claim such as lost_confirmed == 0, found one nested {DEPTH_MAX} deep")
+        raise ClaimError(f"expected {wanted}, found one nested {DEPTH_MAX} deep")
     return body
 
 
-def _read(statement: str, names: Iterable[str], params: Iterable[str] | None) -> ast.expr:
-    """A statement that has passed every check that needs no values."""
-    tree = _parse(statement)
-    _Checker(list(names), None if params is None else list(params)).statement(tree)
+def _read(
+    statement: str, names: Iterable[str], params: Iterable[str] | None, wanted: str = CLAIM
+) -> ast.expr:
+    """A statement (or an expression) that has passed every check that needs no values."""
+    tree = _parse(statement, wanted)
+    checker = _Checker(list(names), None if params is None else list(params))
+    if wanted == CLAIM:
+        checker.statement(tree)
+    else:
+        checker.value(tree)
     if not list(_terms(tree)):
-        raise ClaimError(
-            f"expected a claim such as lost_confirmed == 0, found {statement!r}, which names nothing"
-        )
+        raise ClaimError(f"expected {wanted}, found {statement!r}, which names nothing")
     return tree
 
 
@@ -211,7 +238,9 @@ class _Checker:
             return self.at(node)
         if function == "of":
             return self.of(node)
-        self.name(function, "function", [*FUNCTIONS, "at", "of"])
+        if function == "smallest":
+            return self.smallest(node)
+        self.name(function, "function", [*FUNCTIONS, "at", "of", "smallest"])
         least, most, wanted = ARGUMENTS[function]
         if node.keywords or not least <= len(node.args) <= most:
             raise ClaimError(f"{function}() takes {wanted}, found {ast.unparse(node)!r}")
@@ -239,6 +268,18 @@ class _Checker:
             case _:
                 raise ClaimError(f'expected of("subscription", "figure"), found {ast.unparse(node)!r}')
 
+    def smallest(self, node: ast.Call) -> None:
+        """A parameter of the sweep, and what is to be true."""
+        match node.args:
+            case [ast.Constant(value=str() as parameter), statement] if not node.keywords:
+                if self.params is not None:
+                    self.name(parameter, "parameter of the sweep", self.params)
+                self.statement(statement)
+            case _:
+                raise ClaimError(
+                    f'expected smallest("parameter", lost == 0) with a comparison, found {ast.unparse(node)!r}'
+                )
+
     def name(self, name: str, what: str, known: list[str]) -> None:
         """A name that must be known."""
         if name in known or (what == "name" and name in CONSTANTS):
@@ -264,9 +305,9 @@ def _is_constant(node: ast.expr) -> bool:
 
 
 def _terms(node: ast.AST) -> Iterator[ast.expr]:
-    """The figures a statement speaks of: names, and calls of `at` and `of`."""
+    """The figures a statement speaks of: names, and calls of `at`, `of` and `smallest`."""
     if isinstance(node, ast.Call):
-        if _function(node) in ("at", "of"):
+        if _function(node) in (*ELSEWHERE, "of"):
             yield node
             return
         children: Iterable[ast.AST] = node.args
@@ -284,6 +325,7 @@ def _terms(node: ast.AST) -> Iterator[ast.expr]:
 
 At = Callable[[str, Mapping[str, Scalar]], Scalar]
 Of = Callable[[str, str], Scalar]
+Smallest = Callable[[str, ast.expr], Scalar]
 
 
 @dataclass(frozen=True)
@@ -293,6 +335,14 @@ class _Scope:
     names: Mapping[str, Any]
     at: At
     of: Of
+    smallest: Smallest
+
+
+def _scope(rows: Sequence[Row], row: int, replication: int, names: Mapping[str, str]) -> _Scope:
+    """What names mean in one replication of a row."""
+    outcome = rows[row].outcomes[replication]
+    elsewhere = _Elsewhere(rows, row, replication, names)
+    return _Scope(outcome.figures, elsewhere, _Part(outcome), elsewhere.smallest)
 
 
 def _no_at(figure: str, changes: Mapping[str, Scalar]) -> Scalar:
@@ -301,6 +351,10 @@ def _no_at(figure: str, changes: Mapping[str, Scalar]) -> Scalar:
 
 def _no_of(subscription: str, figure: str) -> Scalar:
     raise ClaimError("of(...) stands in a claim, not in its where")
+
+
+def _no_smallest(parameter: str, statement: ast.expr) -> Scalar:
+    raise ClaimError("smallest(...) stands in a claim, not in its where")
 
 
 @dataclass(frozen=True)
@@ -325,7 +379,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Elsewhere:
-    """`at`: a figure in another row, in the same replication."""
+    """`at` and `smallest`: what is found in other rows, in the same replication."""
 
     rows: Sequence[Row]
     row: int
@@ -343,6 +397,23 @@ class _Elsewhere:
             raise ClaimError(f"{len(found) or 'no'} rows are like this one but for {given}: {there}")
         value: Scalar = found[0].outcomes[self.replication].figures[figure]
         return value
+
+    def smallest(self, parameter: str, statement: ast.expr) -> Scalar:
+        """The smallest value of a parameter for which a statement is true, all others as in this row."""
+        changed, here = self.names[parameter], self.rows[self.row].params
+        others = [path for path in here if path != changed]
+        tried: dict[Any, bool] = {}
+        for i, row in enumerate(self.rows):
+            if all(_same(row.params[path], here[path]) for path in others):
+                if not _is_number(row.params[changed]):
+                    raise ClaimError(f"only numbers have an order, found {parameter}={row.params[changed]!r}")
+                scope = _scope(self.rows, i, self.replication, self.names)
+                tried[row.params[changed]] = _truth(statement, scope)
+        found: list[int | float] = [value for value, is_true in tried.items() if is_true]
+        if not found:
+            values = ", ".join(map(_text, tried))
+            raise ClaimError(f"{ast.unparse(statement)} is false for every {parameter} ({values})")
+        return min(found)
 
 
 def _truth(node: ast.expr, scope: _Scope) -> bool:
@@ -380,6 +451,8 @@ def _value(node: ast.expr, scope: _Scope) -> Scalar:
             return scope.at(str(_value(node.args[0], scope)), changes)
         case ast.Call() if _function(node) == "of":
             return scope.of(str(_value(node.args[0], scope)), str(_value(node.args[1], scope)))
+        case ast.Call() if _function(node) == "smallest":
+            return scope.smallest(str(_value(node.args[0], scope)), node.args[1])
         case ast.Call():
             numbers = [_number(argument, scope) for argument in node.args]
             try:

@@ -1,7 +1,7 @@
 """The command `msgsim`: it reads the command line, calls the library, and says in one line what is wrong.
 
-Exit codes: 0 done, 1 a claim does not hold (`run --strict`), 2 bad input, 3 an internal error or unbalanced
-books, 130 interrupted. Heavy modules are imported by the commands that need them.
+Exit codes: 0 done, 1 a claim does not hold (`run --strict`) or `verify` missed a line, 2 bad input, 3 an internal
+error or unbalanced books, 130 interrupted. Heavy modules are imported by the commands that need them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from sim.ledger import Event
     from sim.result import Result
 
-DONE, CLAIM_FAILED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
-RUNS = Path("reports", "runs")
+DONE, MISSED, BAD_INPUT, INTERNAL_ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+RUNS, VERIFIED = Path("reports", "runs"), Path("reports", "verify")
 RESULT = "result.json"  # also what marks the folder of an earlier run, which may be replaced
 
 Action = Callable[[], int]  # typer reads the command line into an action, `main` acts
@@ -113,7 +113,7 @@ def _obey(words: list[str]) -> int:
         kept = (
             "" if "--no-store" in words else "; what is finished is kept: the same command goes on from there"
         )
-        return _say(INTERRUPTED, "msgsim: interrupted" + (kept if words[0] == "run" else ""))
+        return _say(INTERRUPTED, "msgsim: interrupted" + (kept if words[0] in ("run", "verify") else ""))
     except (BrokenPipeError, SystemExit):  # the latter is what typer makes of the former
         _forget_stdout()
         return DONE  # the reader has seen enough
@@ -265,6 +265,45 @@ def why(
 
 
 @command()
+def verify(
+    part: Annotated[
+        str | None,
+        typer.Argument(metavar="[theory|published|semantics]", help="What to verify [default: all three]."),
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME ...]", help="Only these cases (P-03), systems (rabbitmq) or behaviours (R-07)."
+        ),
+    ] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the tests of the behaviours anew (in a checkout).")
+    ] = False,
+    jobs: Annotated[str | None, typer.Option(metavar="N", help="Processes [default: all cores].")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where to write [default: reports/verify].")
+    ] = None,
+    as_json: AsJson = False,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Draw no pictures.")] = False,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Neither use nor keep finished runs.")] = False,
+    debug: Debug = False,
+    help_: Help = False,
+) -> Action:
+    """What this installation reproduces, line by line: closed forms, published figures, behaviours."""
+    return partial(
+        _verify,
+        part,
+        names or (),
+        VERIFIED if out is None else Path(out),
+        run=run,
+        jobs=_number("--jobs", jobs, least=1),
+        as_json=as_json,
+        plots=not no_plots,
+        store=not no_store,
+    )
+
+
+@command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
     debug: Debug = False,
@@ -290,24 +329,38 @@ def causes(as_json: AsJson = False, debug: Debug = False, help_: Help = False) -
 
 
 def _list(as_json: bool) -> int:
-    from sim.scenario.index import load_index
+    from sim.scenario.index import is_published, load_index
 
     try:
         entries = load_index()
     except (OSError, ValueError) as error:
         raise BadInput(str(error)) from None
+    lessons = [entry for entry in entries if not is_published(entry)]
+    published = [entry for entry in entries if is_published(entry)]
     if as_json:
-        print(json.dumps(entries, indent=2))
+        print(json.dumps(lessons, indent=2))
         return DONE
-    width = max((len(entry["name"]) for entry in entries), default=0)
-    for entry in entries:
-        line = f"{entry['name']:{width}}  {entry['question']}"
-        if sys.stdout.isatty():
-            line = textwrap.fill(
-                line, shutil.get_terminal_size().columns, subsequent_indent=" " * (width + 2)
-            )
-        print(line)
+    width = max((len(entry["name"]) for entry in lessons), default=0)
+    for entry in lessons:
+        _print_entry(f"{entry['name']:{width}}  ", entry["question"])
+    if published:
+        print(
+            f"{chr(10) if lessons else ''}Published measurements, for `msgsim verify published` and `msgsim run`:"
+        )
+    for entry in published:
+        _print_entry(f"{entry['name']}\n    ", entry["title"])
     return DONE
+
+
+def _print_entry(start: str, text: str) -> None:
+    """A name and what there is to say of it, wrapped where it is for a terminal."""
+    if sys.stdout.isatty():
+        *above, last = start.split("\n")
+        wide = shutil.get_terminal_size().columns
+        filled = textwrap.fill(text, wide, initial_indent=last, subsequent_indent=" " * len(last))
+        print("\n".join([*above, filled]))
+    else:
+        print(start + text)
 
 
 def _run(
@@ -343,7 +396,7 @@ def _run(
             print(f"msgsim: warning: {warning}", file=sys.stderr)
     else:
         _show(result, written)
-    return CLAIM_FAILED if strict and not all(verdict.holds for verdict in result.claims) else DONE
+    return MISSED if strict and not all(verdict.holds for verdict in result.claims) else DONE
 
 
 def _why(name: str, settings: Sequence[str], options: dict[str, Any], as_json: bool) -> int:
@@ -368,6 +421,40 @@ def _why(name: str, settings: Sequence[str], options: dict[str, Any], as_json: b
 
         show_story(story, scenario, Screen())
     return DONE
+
+
+def _verify(
+    part: str | None,
+    names: Sequence[str],
+    out: Path,
+    *,
+    run: bool,
+    jobs: int | None,
+    as_json: bool,
+    plots: bool,
+    store: bool,
+) -> int:
+    from sim.store import Store
+    from sim.verify.command import parts, report_of, show, write
+
+    chosen = parts(part, names, run)
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out}: expected a folder, found a file")
+    kept = Store(RUNS / ".store") if store else None
+    reports: dict[str, Any] = {}
+    written: list[Path] = []
+    for name in chosen:
+        with _terminable(), _progress() as progress:
+            reports[name] = report_of(name, names, run=run, jobs=jobs, store=kept, progress=progress)
+        if not as_json:
+            show(name, reports[name])
+        written += write(name, reports[name], out, plots)
+    if as_json:
+        found = {name: report.to_json() for name, report in reports.items()}
+        print(json.dumps(found, indent=1, allow_nan=False))
+    else:
+        print(f"Written: {', '.join(path.name for path in written)} in {out}")
+    return MISSED if any(report.has_missed for report in reports.values()) else DONE
 
 
 def _nothing(options: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ sent after it waits behind it (head-of-line blocking). Loss of data happens only
 everything on its way is gone, and each side learns of the break in its own time: by a reset from a process that died,
 by the silence of its heartbeat, by giving up on unanswered data, or never (a half-open connection that only listens).
 
-Heartbeats are not sent but reckoned with: a peer that is silent for too long has the effect that missing ones would
-have.
+Heartbeats are not sent but reckoned with: a peer that is silent for too long, by a rule of `sim.heartbeats`, has the
+effect that missing ones would have.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from sim.heartbeats import Heartbeats, MissedHeartbeats
+from sim.heartbeats import SampledHeartbeats as SampledHeartbeats
 from sim.host import Host
-from sim.network import Hop, Network
+from sim.network import Hop, Network, TcpSettings
 from sim.stream import Stream
 
 Nothing = Callable[[], Any]
@@ -57,7 +59,10 @@ class Connection:
     `client_opened`, `client_broken`, `server_opened` and `server_broken` are called as each process learns of it,
     `connect_failed` after each attempt to connect in vain. `number` counts the connections so far; what belongs to
     an old one never arrives. A server knows a client by its name: when it connects again, the server's end of the
-    old connection is over (a takeover).
+    old connection is over (a takeover). `forget()` is for a client that has several servers to choose from: it
+    closes the connection, which stays closed until `keep_open()` is called again.
+
+    `tcp` replaces the network's TCP settings for this connection, `heartbeats` the rule for silence that they give.
     """
 
     def __init__(
@@ -72,20 +77,26 @@ class Connection:
         server_opened: Nothing = _nothing,
         server_broken: Nothing = _nothing,
         connect_failed: Nothing = _nothing,
+        tcp: TcpSettings | None = None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
-        self.world, self.client, self.server, self.tcp = network.world, client, server, network.settings.tcp
+        self.world, self.client, self.server = network.world, client, server
+        self.tcp = tcp = tcp if tcp is not None else network.settings.tcp
+        if heartbeats is None and tcp.heartbeat is not None:
+            heartbeats = MissedHeartbeats(tcp.heartbeat, tcp.heartbeat_misses)
+        self.heartbeats = heartbeats
+        self._opened_at = self._phase = 0.0
         self.number = 0
         self._connect_failed = connect_failed
         self._is_wanted = False
         self._attempt = 0
-        self._opened_at = 0.0
         self._backoff = self.tcp.reconnect
         self._client_end = End(client, client_opened, client_broken)
         self._server_end = End(server, server_opened, server_broken)
         self._ends = (self._client_end, self._server_end)
-        self.there = Stream(self, network, self._client_end, self._server_end, there)
-        self.back = Stream(self, network, self._server_end, self._client_end, back)
-        rto = network.rto(self.there.settings.delay, self.back.settings.delay)
+        self.there = Stream(self, network, self._client_end, self._server_end, there, tcp)
+        self.back = Stream(self, network, self._server_end, self._client_end, back, tcp)
+        rto = network.rto(self.there.settings.delay, self.back.settings.delay, tcp.rto_min)
         for end, peer, outgoing, incoming in (
             (self._client_end, self._server_end, self.there, self.back),
             (self._server_end, self._client_end, self.back, self.there),
@@ -107,6 +118,13 @@ class Connection:
         if self.client.is_up and not self._client_end.is_open:
             self._attempt += 1
             self._syn(self._attempt, 0, self.world.now)
+
+    def forget(self) -> None:
+        """The client wants it no more: close it, give up connecting, and do not come back."""
+        self._is_wanted = False
+        self._attempt += 1
+        self._backoff = self.tcp.reconnect
+        self.broken(self.client)
 
     def _is_stale(self, attempt: int) -> bool:
         return attempt != self._attempt or not self.client.is_up
@@ -156,6 +174,8 @@ class Connection:
         self._end(self._server_end)
         self.number += 1
         self._opened_at = now = self.world.now
+        if self.heartbeats is not None and self.heartbeats.has_phase:
+            self._phase = float(self.world.stream(f"link.{self.there.name}.heartbeats").random())
         self._backoff = self.tcp.reconnect
         for end in self._ends:
             end.outgoing.begin()
@@ -168,17 +188,26 @@ class Connection:
 
     def _failed(self, attempt: int) -> None:
         if not self._is_stale(attempt):
-            self.client.tell(self._come_back_later)
+            self.client.tell(self._come_back_later, attempt)
             self.client.tell(self._connect_failed)
 
-    def _come_back_later(self) -> None:
-        wait, self._backoff = self._backoff, min(2 * self._backoff, self.tcp.reconnect_max)
-        self.client.call_later(wait, self.keep_open)
+    def _come_back_later(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            wait, self._backoff = self._backoff, min(2 * self._backoff, self.tcp.reconnect_max)
+            self.client.call_later(wait, self._come_back, attempt)
+
+    def _come_back(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            self.keep_open()
 
     # -- breaking ----------------------------------------------------------------------------------------------
 
     def broken(self, side: Host) -> None:
-        """One side finds the connection broken and closes it; the other hears of it if the path is there."""
+        """One side finds the connection broken or closes it on purpose; the other hears of it if the path is there.
+
+        What either had sent and the other has not read is lost, as with a reset: a server that closes on purpose
+        and wants what it said before to arrive says so in a message, and lets the client close.
+        """
         end = self._client_end if side is self.client else self._server_end
         if end.is_open:
             self._end(end)
@@ -206,12 +235,14 @@ class Connection:
         """An end is over: what it had sent is lost, and its process is told."""
         if not end.is_open:
             return
+        attempt = self._attempt
         end.is_open = False
         end.outgoing.drop()
+        end.incoming.reader_gone()
         self.conditions_changed()
         end.host.tell(end.broken)
         if end is self._client_end:
-            end.host.tell(self._come_back_later)
+            end.host.tell(self._come_back_later, attempt)
 
     def host_crashed(self, host: Host, kind: str) -> None:
         """A.9, D.1, D.2: a process that dies resets its connections; a machine that dies says nothing."""
@@ -225,7 +256,14 @@ class Connection:
             self._send_reset(end)
         else:
             end.outgoing.abandon()
+        end.incoming.reader_gone()
         self.conditions_changed()
+
+    def host_paused(self, host: Host) -> None:
+        """A process that stands still sends nothing, not even what it was busy sending."""
+        end = self._client_end if host is self.client else self._server_end
+        end.outgoing.take_back()
+        self.check_silence()
 
     def host_restarted(self, host: Host) -> None:
         """A client that is up again connects anew. The old connection is unknown to the machine (see `Stream`)."""
@@ -237,18 +275,17 @@ class Connection:
         """A cut, a burst of loss or a slow spell has begun or ended, or an end was opened or is over."""
         for stream in (self.there, self.back):
             stream.choose()
+            if not stream.is_well:
+                stream.take_back()
             stream.way_back_changed()
         self.check_silence()
 
     # -- silence -----------------------------------------------------------------------------------------------
 
     def check_silence(self) -> None:
-        """A.8, N-08: with heartbeats every h and m misses allowed, silence is noticed m h to (m + 1) h after it began.
-
-        A heartbeat is due every h after the connection was opened.
-        """
-        heartbeat = self.tcp.heartbeat
-        if heartbeat is None:
+        """A.8: an end whose peer falls silent will notice, unless it hears from it again before that."""
+        rule = self.heartbeats
+        if rule is None:
             return
         now = self.world.now
         for end in self._ends:
@@ -259,10 +296,12 @@ class Connection:
                 hole = end.incoming.hole
                 end.silent_since = now
                 began = now if hole is None else hole.began
-                last = self._opened_at + math.floor((began - self._opened_at) / heartbeat) * heartbeat
+                last = rule.last_beat(self._opened_at, began, self._phase)
                 if last >= end.audible_since:  # else it was lost in the silence before
                     end.heard_at = last
-                due = max(now, end.heard_at + (self.tcp.heartbeat_misses + 1) * heartbeat)
+                if rule.hears_data:
+                    end.heard_at = max(end.heard_at, end.incoming.last_received)
+                due = max(now, rule.noticed(self._opened_at, end.heard_at))
                 end.host.call_at(due, self._silence_noticed, end, now, self.number)
 
     def _silence_noticed(self, end: End, since: float, number: int) -> None:

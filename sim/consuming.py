@@ -18,7 +18,7 @@ from sim.apps import (
     Idempotence,
     Service,
 )
-from sim.distributions import Constant
+from sim.distributions import Constant, Schedule
 from sim.ledger import Pairs
 from sim.network import Host
 from sim.producing import Sender
@@ -35,7 +35,12 @@ class ServiceApp:
         pairs.has_effect = settings.effect
         self.processed_ids = ProcessedIds(settings.idempotence) if settings.idempotence else None
         self._demands: list[float] = []
-        self._draw_demand = settings.service_time.draws(sim.world.stream(f"{name}.service"))
+        random = sim.world.stream(f"{name}.service")
+        if isinstance(settings.service_time, Schedule):
+            self._draw_scheduled = settings.service_time.draws(random)
+            self.demand = self._demand_now  # type: ignore[method-assign]
+        else:
+            self._draw_demand = settings.service_time.draws(random)
         size = settings.publishes.size if settings.publishes else Constant(0)
         self._size = size.draws(sim.world.stream(f"{name}.output sizes"))
         self._poison: list[float] = []
@@ -48,6 +53,10 @@ class ServiceApp:
             draw = self._draw_demand
             demands.extend([draw() for _ in range(message + 1024 - len(demands))])
         return demands[message]
+
+    def _demand_now(self, message: int) -> float:
+        """The same under a schedule: what a message takes that is begun now; each attempt draws anew."""
+        return self._draw_scheduled(self.world.now)
 
     def output_size(self) -> int:
         """Bytes of the next message that it publishes."""

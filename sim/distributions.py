@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import accumulate, chain, repeat
+from itertools import accumulate, chain, pairwise, repeat
 from numbers import Integral, Real
 from os import PathLike
 from statistics import NormalDist
@@ -387,6 +387,34 @@ class Mixture:
         parts = [part.draws(stream) for (_, part), stream in zip(self.parts, streams, strict=True)]
         which = blockwise(lambda size: choosing.random(size).tolist())
         return (parts[bisect_right(table, u)]() for u in which).__next__
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A distribution that changes with time: each of `pieces` says from when on (s) which one holds, the first from 0.
+
+    Not a distribution itself: who draws says when.
+    """
+
+    pieces: tuple[tuple[float, Distribution], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pieces", tuple((start, law) for start, law in self.pieces))
+        for start, distribution in self.pieces:
+            check_number("Schedule: each time", start)
+            check_distribution(self, "the law of each piece", distribution)
+        starts = [start for start, _ in self.pieces]
+        if not starts or starts[0] != 0:
+            raise ValueError(f"Schedule: the first piece must begin at 0, found {starts[0] if starts else 'none'}")
+        if any(b <= a for a, b in pairwise(starts)):
+            raise ValueError("Schedule: each piece must begin after the one before it")
+
+    def draws(self, rng: np.random.Generator) -> Callable[[float], float]:
+        """A function that gives the next draw at a time (s); it takes over `rng`."""
+        starts = [start for start, _ in self.pieces]
+        streams = rng.spawn(len(starts))
+        laws = [law.draws(stream) for (_, law), stream in zip(self.pieces, streams, strict=True)]
+        return lambda time: laws[bisect_right(starts, time) - 1]()
 
 
 def _cumulative(weights: Iterable[float]) -> list[float]:

@@ -12,6 +12,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,36 @@ def run(
     )
 
 
+def run_all(
+    scenarios: Sequence[Scenario],
+    *,
+    jobs: int | None = None,
+    store: Store | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Run several scenarios as they are, all their tasks together; their claims are not judged.
+
+    `jobs`, `store` and `progress` are those of `run`, and so is what it raises for a bug of a model.
+    """
+    plans = [
+        _Plan.of(scenario.points(), scenario.seed, scenario.replications, f"{scenario.name}: ")
+        for scenario in scenarios
+    ]
+    tasks = [task for plan in plans for task in plan.tasks]
+    outcomes = iter(_perform(tasks, jobs, Store(store) if isinstance(store, Path) else store, progress))
+    return [
+        Result(
+            scenario=scenario,
+            seed=scenario.seed,
+            replications=scenario.replications,
+            rows=plan.rows(list(islice(outcomes, len(plan.tasks)))),
+            claims=(),
+            points=tuple(plan.points),
+        )
+        for scenario, plan in zip(scenarios, plans, strict=True)
+    ]
+
+
 def broken(
     scenario: Scenario, claim: Claim, *, jobs: int | None = None, store: Store | None = None
 ) -> Verdict:
@@ -146,19 +177,38 @@ def _rows(
     store: Store | Path | None,
     progress: Progress | None,
 ) -> tuple[Row, ...]:
-    from sim.scenario import config_dict
+    plan = _Plan.of(points, seed, replications)
+    return plan.rows(_perform(plan.tasks, jobs, Store(store) if isinstance(store, Path) else store, progress))
 
-    configs = [config_dict(point.config) for point in points]
-    tasks = [
-        Task(_label(point, i), point.config, seed, replication, key(config, seed, replication))
-        for i, (point, config) in enumerate(zip(points, configs, strict=True))
-        for replication in range(replications)
-    ]
-    outcomes = _perform(tasks, jobs, Store(store) if isinstance(store, Path) else store, progress)
-    return tuple(
-        make_row(point, config, outcomes[i * replications : (i + 1) * replications])
-        for i, (point, config) in enumerate(zip(points, configs, strict=True))
-    )
+
+@dataclass(frozen=True)
+class _Plan:
+    """The tasks of a scenario's points, and how their outcomes become rows."""
+
+    points: Sequence[Point]
+    configs: list[dict[str, Any]]
+    replications: int
+    tasks: list[Task]
+
+    @classmethod
+    def of(cls, points: Sequence[Point], seed: int, replications: int, name: str = "") -> _Plan:
+        from sim.scenario import config_dict
+
+        configs = [config_dict(point.config) for point in points]
+        tasks = [
+            Task(name + _label(point, i), point.config, seed, replication, key(config, seed, replication))
+            for i, (point, config) in enumerate(zip(points, configs, strict=True))
+            for replication in range(replications)
+        ]
+        return cls(points, configs, replications, tasks)
+
+    def rows(self, outcomes: Sequence[Outcome]) -> tuple[Row, ...]:
+        """The rows, from the outcomes of the tasks in their order."""
+        n = self.replications
+        return tuple(
+            make_row(point, config, outcomes[i * n : (i + 1) * n])
+            for i, (point, config) in enumerate(zip(self.points, self.configs, strict=True))
+        )
 
 
 def _label(point: Point, number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sim.host import Host
@@ -34,11 +34,11 @@ Kind = Literal[
 class Fault:
     """One fault: what happens to whom, and when.
 
-    `target` is a host, a group of hosts ("billing": all of them) or, for links, a pair ("shop -> orders" one way,
-    "shop <-> orders" both, "orders <-> *"). When: `at` (s), repeated `every` (s); or by chance, up times of mean
-    `mtbf` and down times of mean `mttr`; or `on` the n-th event ("orders.append #3") and `after` (s) it. It heals
-    after `lasting` (s), or at the end of the run if that is not given. `factor` slows a host or a link, `loss` is a
-    burst's, `skew` (s) and `drift` (s per s) are a clock's.
+    `target` is a host, a group of hosts ("billing": all of them), whichever host has a role then ("orders.leader")
+    or, for links, a pair ("shop -> orders" one way, "shop <-> orders" both, "orders <-> *"). When: `at` (s),
+    repeated `every` (s); or by chance, up times of mean `mtbf` and down times of mean `mttr`; or `on` the n-th event
+    ("orders.append #3") and `after` (s) it. It heals after `lasting` (s), or at the end of the run if that is not
+    given. `factor` slows a host or a link, `loss` is a burst's, `skew` (s) and `drift` (s per s) are a clock's.
     """
 
     kind: Kind
@@ -120,7 +120,8 @@ class Schedule:
         self._random = sim.world.stream(
             f"fault.{fault.kind}.{fault.target}.{fault.mtbf}.{fault.mttr}.{number}"
         )
-        self._parts = parts_of(sim.network, fault)
+        self._find = finder(sim, fault)
+        self._parts: list[Any] = []
         self._undo: Undo | None = None
         self._touched_before = 0
         if fault.on is not None:
@@ -152,11 +153,13 @@ class Schedule:
         """The fault strikes, for `lasting` seconds if not as long as it says; one that is still on goes on."""
         if self.faults.is_over or self._undo is not None:
             return
+        self._parts = self._find()
         self._touched_before = self._touched()
         spell = Spell(self.fault.kind, self.fault.target, self.world.now)
         self.spells.append(spell)
         self.faults.spells.append(spell)
-        self._undo = STRIKES[self.fault.kind](self.fault, self._parts)
+        strike = STRIKES[self.fault.kind] if self._parts else _strike_nobody
+        self._undo = strike(self.fault, self._parts)
         lasting = lasting if lasting is not None else self.fault.lasting
         if lasting is not None:
             self.world.in_background(lasting, self.end)
@@ -176,6 +179,41 @@ class Schedule:
     def _touched(self) -> int:
         parts = self._parts if self.fault.kind != "fsync_failure" else disks_of(self._parts)
         return sum(getattr(part, COUNTERS[self.fault.kind]) for part in parts)
+
+
+def finder(sim: Simulation, fault: Fault) -> Callable[[], list[Any]]:
+    """A function that finds the hosts or paths that a fault acts on as it strikes.
+
+    Only who has a role changes. Raises ValueError where the target means nothing.
+    """
+    arrow = "<->" if "<->" in fault.target else "->"
+    ends = [_role_of(sim, end.strip()) for end in fault.target.split(arrow)]
+    if not any(callable(end) for end in ends):
+        parts = parts_of(sim.network, fault)
+        return lambda: parts
+
+    def find() -> list[Any]:
+        names: list[str] = []
+        for end in ends:
+            host = end() if callable(end) else end
+            if host is None:
+                return []
+            names.append(host if isinstance(host, str) else host.name)
+        return parts_of(sim.network, replace(fault, target=f" {arrow} ".join(names)))
+
+    return find
+
+
+def _role_of(sim: Simulation, end: str) -> str | Callable[[], Host | None]:
+    """How to ask who has the role that a target such as "orders.leader" means; the target itself if it is no role."""
+    channel, _, role = end.rpartition(".")
+    if not channel or role.isdecimal() or end in sim.network.hosts:
+        return end
+    try:
+        ask = sim.part(channel).role
+    except (KeyError, AttributeError):
+        return end
+    return lambda: ask(role)
 
 
 def parts_of(network: Network, fault: Fault) -> list[Any]:
@@ -199,21 +237,28 @@ def parse_event(text: str) -> tuple[str, str, int]:
 
 
 def watch(part: Any, event: str, count: int, then: Callable[[], Any]) -> None:
-    """Call `then` after the `count`-th call of a part's method `event`. Raises ValueError if it has none."""
-    method = getattr(part, event, None)
-    if not callable(method):
+    """Call `then` after the `count`-th call of a part's method `event`. Raises ValueError if it has none.
+
+    A part may consist of several: its `owners_of(event)` have the method, and their calls are counted together.
+    """
+    owners = part.owners_of(event) if hasattr(part, "owners_of") else [part]
+    if not all(callable(getattr(owner, event, None)) for owner in owners):
         raise ValueError(f"{part.name} has no event {event!r}")
     seen = 0
 
-    def watched(*args: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        result = method(*args)
-        if seen == count:
-            then()
-        return result
+    def watching(method: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            result = method(*args)
+            if seen == count:
+                then()
+            return result
 
-    setattr(part, event, watched)
+        return watched
+
+    for owner in owners:
+        setattr(owner, event, watching(getattr(owner, event)))
 
 
 # -- what each kind does ------------------------------------------------------------------------------------------
@@ -234,6 +279,11 @@ def _each(parts: list[Any], strike: Callable[[Any], None], mend: Callable[[Any],
             mend(part)
 
     return undo
+
+
+def _strike_nobody(fault: Fault, parts: list[Any]) -> Undo:
+    """Nobody has the role that it aims at."""
+    return lambda: None
 
 
 def _crash(fault: Fault, hosts: list[Host]) -> Undo:

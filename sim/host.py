@@ -188,7 +188,8 @@ class Host:
         if self.is_running:
             self.is_running = False
             self._paused_at = self.world.now
-            self._look_for_silence()
+            for connection in self.connections:
+                connection.host_paused(self)
 
     def resume(self) -> None:
         """End one pause; after the last, what came due meanwhile happens now, in order."""
@@ -199,17 +200,14 @@ class Host:
             return
         self.is_running = True
         self.frozen += self.world.now - self._paused_at
-        self._look_for_silence()
+        for connection in self.connections:
+            connection.check_silence()
         epoch = self.epoch
         for _ in range(len(self._held)):
             function, args, _ = self._held.popleft()
             function(*args)
             if epoch != self.epoch:
                 return
-
-    def _look_for_silence(self) -> None:
-        for connection in self.connections:
-            connection.check_silence()
 
     def slow_down(self, factor: float) -> None:
         """Multiply service times by `factor`, on top of what slows it already."""

@@ -43,6 +43,7 @@ PAIR_COUNTS = (
 )
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 COMPONENTS = ("publish", "queue", "delivery", "wait", "service")
+STAYS = {"queue_wait_mean": "queue", "transit_mean": "delivery", "prefetched_wait_mean": "wait"}
 BINS = 240
 
 
@@ -94,13 +95,20 @@ def measure(run: Run) -> Outcome:
     figures: Figures = {name: sum(counts[name] for counts in channels.values()) for name in MESSAGE_COUNTS}
     figures |= {name: sum(f.counts[name] for f in facts) for name in PAIR_COUNTS}
     figures |= rates_and_latencies(run, facts, warmup)
+    stays = [stays_of(f, warmup) for f in facts]
+    figures |= waits(run, facts, stays)
     figures |= confirm_latencies(run.ledger.channels.values(), warmup)
     figures |= {"requests": run.requests, "cost": None}
     by = []
-    for f in facts:
+    for f, stay in zip(facts, stays, strict=True):
         channel = f.pairs.messages
         row: dict[str, Any] = {"channel": channel.name, "subscription": f.pairs.name}
-        row |= channels[channel.name] | f.counts | rates_and_latencies(run, [f], warmup)
+        row |= (
+            channels[channel.name]
+            | f.counts
+            | rates_and_latencies(run, [f], warmup)
+            | waits(run, [f], [stay])
+        )
         by.append(row)
     latency = pooled_latency(facts, warmup)
     return Outcome(
@@ -127,7 +135,7 @@ def measure(run: Run) -> Outcome:
         ],
         quantiles=quantile_curve(latency),
         series=series(run, facts),
-        components=components(facts, warmup),
+        components={name: mean(values) or 0.0 for name, values in pooled(stays).items()},
         n_latency=len(latency),
     )
 
@@ -350,6 +358,37 @@ def rates_and_latencies(run: Run, facts: Sequence[PairFacts], warmup: float) -> 
     return figures
 
 
+def waits(run: Run, facts: Sequence[PairFacts], stays: Sequence[dict[str, Array]]) -> Figures:
+    """Where messages wait on their way, how many in client libraries, and how long nothing is at work.
+
+    As the stays, the latter two are of first deliveries and first processings, over [warm-up, end of arrivals].
+    """
+    start, end = run.config.warmup, run.stopped_at
+    parts = pooled(stays)
+    figures: Figures = {name: mean(parts[part]) for name, part in STAYS.items()}
+    if end <= start:
+        return figures | {"prefetched_mean": None, "idle": None}
+    prefetched: list[float] = []
+    for f in facts:
+        known = ~np.isnan(f.delivered) & ~np.isnan(f.started)
+        stay = np.clip(f.started[known], start, end) - np.clip(f.delivered[known], start, end)
+        prefetched += stay.tolist()
+    figures["prefetched_mean"] = math.fsum(prefetched) / (end - start)
+    figures["idle"] = idle_time(facts, start, end) / (end - start)
+    return figures
+
+
+def idle_time(facts: Sequence[PairFacts], start: float, end: float) -> float:
+    """Seconds of [start, end] in which no message is being processed for the first time."""
+    known = [~np.isnan(f.processed) for f in facts]
+    begun = np.concatenate([[start], *(f.started[k] for f, k in zip(facts, known, strict=True)), [end]])
+    done = np.concatenate([[start], *(f.processed[k] for f, k in zip(facts, known, strict=True)), [end]])
+    order = np.argsort(begun, kind="stable")
+    begun, done = begun[order], np.maximum.accumulate(done[order])
+    gaps = np.clip(begun[1:], start, end) - np.clip(done[:-1], start, end)
+    return math.fsum(gaps[gaps > 0].tolist())
+
+
 def confirm_latencies(channels: Iterable[Messages], warmup: float) -> Figures:
     """How long producers waited for their acks (s), from intended creation; failures are not in it."""
     parts = []
@@ -437,17 +476,22 @@ def series(run: Run, facts: Sequence[PairFacts]) -> dict[str, list[float]]:
     }
 
 
-def components(facts: Sequence[PairFacts], warmup: float) -> dict[str, float]:
-    """Mean seconds that messages spent on each part of their way to their first processing."""
-    parts: dict[str, list[float]] = {name: [] for name in COMPONENTS}
-    for f in facts:
-        chosen = (f.place == "unique") & (f.created >= warmup)
-        stations = [
-            values[chosen] for values in (f.created, f.stored, f.sent, f.delivered, f.started, f.processed)
-        ]
-        for name, before, after in zip(COMPONENTS, stations, stations[1:], strict=False):
-            parts[name] += (after - before).tolist()
-    return {name: math.fsum(values) / len(values) if values else 0.0 for name, values in parts.items()}
+def stays_of(f: PairFacts, warmup: float) -> dict[str, Array]:
+    """Seconds that each message spent on each part of its way to its first processing."""
+    chosen = (f.place == "unique") & (f.created >= warmup)
+    stations = [
+        values[chosen] for values in (f.created, f.stored, f.sent, f.delivered, f.started, f.processed)
+    ]
+    return {
+        name: after - before for name, before, after in zip(COMPONENTS, stations, stations[1:], strict=False)
+    }
+
+
+def pooled(stays: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    """The stays of several subscriptions together."""
+    if len(stays) == 1:
+        return stays[0]
+    return {name: np.concatenate([np.zeros(0), *(stay[name] for stay in stays)]) for name in COMPONENTS}
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ class Network:
         self.hosts: dict[str, Host] = {}
         self.links: list[Path] = []
         self._names: Counter[str] = Counter()
-        self._rtos: dict[tuple[Distribution, Distribution], float] = {}
+        self._measured_rtos: dict[tuple[Distribution, Distribution], float] = {}
 
     def host(self, name: str, group: str | None = None) -> Host:
         """The host of that name, made when it is first asked for."""
@@ -385,12 +385,12 @@ class Network:
         default = self.settings
         return LinkSettings(default.delay, default.loss, default.duplicate, default.bandwidth, default.bursts)
 
-    def rto(self, there: Distribution, back: Distribution) -> float:
+    def rto(self, there: Distribution, back: Distribution, rto_min: float) -> float:
         """The retransmission timeout (s) that a long connection with these delays has measured (A.1).
 
         max(RTO_min, SRTT + 4 RTTVAR) of RFC 6298, over a sample of 256 round trips.
         """
-        if (there, back) not in self._rtos:
+        if (there, back) not in self._measured_rtos:
             draws = [
                 delay.draws(self.world.stream(f"rto.{way}.{there!r}.{back!r}"))
                 for way, delay in (("there", there), ("back", back))
@@ -398,20 +398,18 @@ class Network:
             sample = [draws[0]() + draws[1]() for _ in range(256)]
             mean = math.fsum(sample) / len(sample)
             deviation = math.fsum(abs(x - mean) for x in sample) / len(sample)
-            self._rtos[there, back] = max(self.settings.tcp.rto_min, mean + 4 * deviation)
-        return self._rtos[there, back]
+            self._measured_rtos[there, back] = mean + 4 * deviation
+        return max(rto_min, self._measured_rtos[there, back])
 
     def link(self, source: Host, target: Host, hop: Hop) -> Link:
         """A datagram link of one direction and purpose."""
         return Link(self, source, target, hop)
 
-    def connection(
-        self, client: Host, server: Host, there: Hop, back: Hop, **callbacks: Handler
-    ) -> Connection:
-        """A connection that `client` opens to `server`; see `Connection`."""
+    def connection(self, client: Host, server: Host, there: Hop, back: Hop, **options: Any) -> Connection:
+        """A connection that `client` opens to `server`; its callbacks and other options as in `Connection`."""
         from sim.connection import Connection
 
-        return Connection(self, client, server, there, back, **callbacks)
+        return Connection(self, client, server, there, back, **options)
 
     def in_transit(self) -> Iterator[tuple[Hop, int]]:
         """Every copy that is on its way, and the hop that it is on."""

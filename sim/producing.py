@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ class Sender:
 
     Everything it remembers is its process's memory. `on_told(message)` is called once for every message whose sending
     is over: confirmed, refused for good, or given up.
+
+    With a timeout of None a message is sent again only when the client library says that it was not stored
+    (`refused`) or that nobody knows (`in_doubt`, `all_in_doubt`), and as soon as the library is ready.
     """
 
     client: ProducerPort
@@ -38,18 +42,25 @@ class Sender:
     ) -> None:
         self.world, self.host, self.messages = sim.world, host, messages
         self.resend, self.window, self.on_told = resend, window, on_told
+        # For libraries that are ready for moments only, in which something else might always be first.
+        self.resends_when_ready = resend is None or resend.timeout is None
         self._jitter = sim.world.uniforms(f"{host.name}.{messages.name}.backoff")
         self._start_empty()
         host.residents.append(self)
 
     def _start_empty(self) -> None:
-        timeout = self.resend.timeout if self.resend else float("inf")
-        self.unconfirmed: Timeouts[int] = Timeouts(self.host, timeout, self._timed_out)
+        timeout = self.resend.timeout if self.resend else None
+        self.waits_for_word = timeout is None
+        self.unconfirmed: Timeouts[int] = Timeouts(
+            self.host, math.inf if timeout is None else timeout, self._send_again
+        )
         self.resting: dict[int, None] = {}
+        self.overdue: deque[int] = deque()  # of those resting, what goes out as soon as the library is ready
         self.waiting: deque[int] = deque()
         self.attempts: dict[int, int] = {}
         self.resent: dict[int, int] = {}  # the copy last sent of what was sent more than once
         self.tokens = self.resend.budget if self.resend else None
+        self._is_pumping = False
 
     def send(self, copy: int) -> None:
         """Send a copy now, or as soon as the window and the client library allow."""
@@ -58,8 +69,10 @@ class Sender:
         if self.resend is None:
             self.client.publish(copy)
         elif (
-            self.window and len(self.unconfirmed) + len(self.resting) >= self.window
-        ) or not self.client.is_ready:
+            (self.window and len(self.unconfirmed) + len(self.resting) >= self.window)
+            or not self.client.is_ready
+            or self.waiting
+        ):
             self.waiting.append(copy)
         else:
             self.unconfirmed.add(copy if copy >= 0 else self.messages.message_of(copy))
@@ -70,10 +83,22 @@ class Sender:
         self._pump()
 
     def _pump(self) -> None:
-        while self.waiting and self.client.is_ready:
-            if self.window and len(self.unconfirmed) + len(self.resting) >= self.window:
-                return
-            self.send(self.waiting.popleft())
+        """Send what waits for the library or the window, as far as both allow: overdue resends first."""
+        if self._is_pumping:
+            return  # the library has become ready while it published: the loop below goes on
+        self._is_pumping = True
+        while self.client.is_ready:
+            if self.overdue:
+                self._resend(self.overdue.popleft())
+            elif self.waiting and not (
+                self.window and len(self.unconfirmed) + len(self.resting) >= self.window
+            ):
+                copy = self.waiting.popleft()
+                self.unconfirmed.add(copy if copy >= 0 else self.messages.message_of(copy))
+                self.client.publish(copy)
+            else:
+                break
+        self._is_pumping = False
 
     def confirmed(self, copy: int) -> None:
         """The broker acknowledged a copy."""
@@ -86,13 +111,41 @@ class Sender:
             self._over(message)
 
     def refused(self, copy: int) -> None:
-        """The broker refused a copy; it is sent again after the timeout, if there is to be another attempt."""
+        """The broker refused a copy; it is sent again after the timeout, if there is to be another attempt.
+
+        Without a timeout that is at once, or after the back-off. A library that knows why tells the books first
+        (`messages.not_heard`): the cause of the next copy.
+        """
         message = self.messages.message_of(copy)
         if message not in self.unconfirmed and message not in self.resting:
             return
         self.messages.failed(message)
         if self.resend is not None and self.attempts.get(message, 1) == self.resend.attempts:
             self.unconfirmed.remove(message)
+            self._over(message)
+        elif self.waits_for_word:
+            self.in_doubt(copy)
+
+    def in_doubt(self, copy: int) -> None:
+        """The connection broke before an answer to this copy came. With a timeout that makes no difference.
+
+        The cause of the next copy is what the library has told the books (`messages.not_heard`) before.
+        """
+        message = self.messages.message_of(copy)
+        is_last_sent = copy == self.resent.get(message, message)
+        if self.waits_for_word and is_last_sent and self.unconfirmed.remove(message):
+            self._send_again(message)
+
+    def all_in_doubt(self) -> None:
+        """The connection broke: no answer will come to anything that is unconfirmed."""
+        for message in list(self.unconfirmed):
+            self.in_doubt(self.resent.get(message, message))
+
+    def returned(self, copy: int) -> None:
+        """The broker has nobody to give a copy to, and sending it again would not help: it is refused for good."""
+        message = self.messages.message_of(copy)
+        if self.unconfirmed.remove(message) or message in self.resting:
+            self.messages.failed(message)
             self._over(message)
 
     def _over(self, message: int) -> None:
@@ -103,12 +156,13 @@ class Sender:
             self.attempts.pop(message, 0)
         if self.messages.unheard:
             self.messages.unheard.pop(copy, 0)
-        if self.waiting:
+        if self.waiting or self.overdue:
             self._pump()
         if self.on_told is not None:
             self.on_told(message)
 
-    def _timed_out(self, message: int) -> None:
+    def _send_again(self, message: int) -> None:
+        """No ack came in time, or word that none will come: send it again after the back-off, or give it up."""
         assert self.resend is not None
         rule, attempt = self.resend, self.attempts.get(message, 1)
         wait = min(rule.backoff_max, rule.backoff * rule.factor ** (attempt - 1)) if rule.backoff else 0.0
@@ -136,7 +190,10 @@ class Sender:
         if message not in self.resting:
             return  # confirmed meanwhile
         if not self.client.is_ready:
-            self.host.call_later(self.unconfirmed.delay, self._resend, message)
+            if self.resends_when_ready:
+                self.overdue.append(message)
+            else:
+                self.host.call_later(self.unconfirmed.delay, self._resend, message)
             return
         del self.resting[message]
         self.unconfirmed.add(message)

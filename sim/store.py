@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 # What stands above the models: no run depends on it. A new file is of the model until it is named here.
-_ABOVE = "claims cli experiment explain hunt picture plots replay report result store terminal words"
+_ABOVE = "claims cli experiment explain hunt picture plots replay report result store terminal verify words"
 NOT_THE_MODEL = frozenset((*_ABOVE.split(), "__init__", "__main__", "_scenarios"))
 
 

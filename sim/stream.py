@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from heapq import heappush
+from heapq import heapify, heappush
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from simpy.events import NORMAL
 
 from sim.kernel import Handler
-from sim.network import Hop, Network, Path
+from sim.network import Hop, Network, Path, TcpSettings
 
 if TYPE_CHECKING:
     from sim.connection import Connection, End
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 Segment = tuple[Handler, int, tuple[Any, ...]]
 
 
+class _NobodyReads:
+    """Stands for the reader of a stream while its process does not read."""
+
+    is_running = False
+
+
 class Stream(Path):
     """One direction of a connection: segments in order. `send(handler, copy, *args)` has the form of `Link.send`.
+
+    `send_at(departure, handler, copy, *args)` does the same for a process that is busy with the segment until
+    `departure` (s): what befalls the path or the process before that befalls the segment, and whatever is sent
+    after it leaves after it.
 
     A segment is the sender's until it is handed over: when the sender's end is over first, it is reported to
     `hop.dropped`, once.
@@ -32,24 +43,47 @@ class Stream(Path):
 
     reverse: Stream
 
-    def __init__(self, connection: Connection, network: Network, source: End, target: End, hop: Hop) -> None:
+    def __init__(
+        self, connection: Connection, network: Network, source: End, target: End, hop: Hop, tcp: TcpSettings
+    ) -> None:
         super().__init__(network, source.host, target.host, hop)
-        self.connection, self.tcp = connection, network.settings.tcp
+        self.connection, self.tcp = connection, tcp
         self.source_end, self.target_end = source, target
         self.rto = self.tcp.rto_min
         self.in_flight: deque[Segment] = deque()  # on its way or in the peer's receive buffer
+        self.unsent: deque[tuple[Segment, bool]] = deque()  # waits until it leaves; whether it is lost then
+        self._busy_until = 0.0  # when the last segment of `send_at` leaves or has left
+        self._reader: Any = self.target
+        self._unread = 0  # of those in flight, how many lie in the receive buffer because nobody reads
+        self._is_catching_up = False
         self.hole: Hole | None = None
         self._era = 0  # arrivals that were scheduled in an old era never happen
         self.last_arrival = 0.0
         self._unanswered_since: float | None = None
         self._control_delay: Callable[[], float] = self._first_control_delay
         self._control_chance = self._first_control_chance
+        self.is_well = False
         self.send: Callable[..., None] = self._send_nowhere
+        self.send_at: Callable[..., None] = self._send_nowhere_at
+
+    @property
+    def backlog(self) -> int:
+        """How many segments were sent and not handed over: what fills the buffers of sockets."""
+        return len(self.in_flight) + len(self.unsent) + (len(self.hole.waiting) if self.hole else 0)
+
+    @property
+    def last_received(self) -> float:
+        """When the receiver's kernel got the last of what was sent, or will have got what is on its way (s)."""
+        return self.last_arrival if self.in_flight else min(self.last_arrival, self.world.now)
 
     def held_copies(self) -> list[int]:
         """Copies that were sent and not handed over."""
         waiting = self.hole.waiting if self.hole is not None else []
-        return [copy for _, copy, _ in self.in_flight] + [segment[1] for _, segment in waiting]
+        return (
+            [copy for _, copy, _ in self.in_flight]
+            + [segment[1] for _, segment in waiting]
+            + [segment[1] for segment, _ in self.unsent]
+        )
 
     def conditions_changed(self) -> None:
         """Let both ends see whether the peer can still be heard, and choose the ways to send anew."""
@@ -58,12 +92,17 @@ class Stream(Path):
     def choose(self) -> None:
         """Choose the way to send under the present conditions."""
         is_in_trouble = self.cuts or self.reverse.cuts or self.hole is not None or not self.target_end.is_open
+        self.is_well = False
         if not self.source_end.is_open:
-            self.send = self._send_nowhere
+            self.send, self.send_at = self._send_nowhere, self._send_nowhere_at
+        elif self.unsent:
+            self.send, self.send_at = self._send_behind, self._send_later
         elif is_in_trouble or self._bursts or self.settings.bandwidth or self._losses or self._factors:
-            self.send = self._send_fully
+            self.send, self.send_at = self._send_fully, self._send_later
+        elif self.loss > 0:
+            self.send, self.send_at, self.is_well = self._send_lossy, self._send_lossy_at, True
         else:
-            self.send = self._send_lossy if self.loss > 0 else self._send_plain
+            self.send, self.send_at, self.is_well = self._send_plain, self._send_plain_at, True
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -74,9 +113,34 @@ class Stream(Path):
     def _send_lossy(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
         if self._chance() < self.loss:
-            self._lacks((handler, copy, args))
+            self._lose(self.world.now, (handler, copy, args))
         else:
             self.schedule(self.world.now + self.delay(), (handler, copy, args))
+
+    def _send_plain_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        self.sent += 1
+        self._schedule_from(departure, (handler, copy, args))
+
+    def _send_lossy_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        self.sent += 1
+        if self._chance() < self.loss:
+            self._lose(departure, (handler, copy, args))
+        else:
+            self._schedule_from(departure, (handler, copy, args))
+
+    def _schedule_from(self, departure: float, segment: Segment) -> None:
+        """As `schedule`, for a segment that leaves at `departure` (s), not before what was sent before it."""
+        if departure < self._busy_until:
+            departure = self._busy_until
+        if not departure >= self.world.now:
+            raise ValueError(f"a segment cannot leave at {departure} s: it is {self.world.now} s")
+        self._busy_until = departure
+        arrival = departure + self.delay()
+        if self.last_arrival > arrival:
+            arrival = self.last_arrival
+        self.last_arrival = arrival
+        self.in_flight.append(segment)
+        heappush(self._agenda, (arrival, NORMAL, self._next_number(), self._arrive, (self._era, departure)))
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
@@ -92,6 +156,9 @@ class Stream(Path):
     def _send_nowhere(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
         self.hop.dropped(copy, self.hop.broken)
+
+    def _send_nowhere_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        self._send_nowhere(handler, copy)
 
     def transmit(self, copy: int) -> float:
         """Put a segment on the wire; returns when it arrives (s), infinity if it is lost."""
@@ -118,22 +185,92 @@ class Stream(Path):
         self.in_flight.append(segment)
         heappush(self._agenda, (arrival, NORMAL, self._next_number(), self._arrive, (self._era,)))
 
+    def _lose(self, departure: float, segment: Segment) -> None:
+        """A segment is lost as it leaves: at `departure` (s), not before what was sent before it."""
+        departure = max(departure, self._busy_until)
+        if departure > self.world.now:
+            self._wait_to_leave(departure, segment, is_lost=True)
+        else:
+            self._lacks(segment)
+
     def _lacks(self, segment: Segment) -> None:
-        self.hole = Hole(self, segment)
-        self.choose()
+        if self.hole is not None:
+            self.hole.behind(math.inf, segment)
+        else:
+            self.hole = Hole(self, segment)
+            self.choose()
+
+    # -- waiting to leave --------------------------------------------------------------------------------------
+
+    def _send_behind(self, handler: Handler, copy: int, *args: Any) -> None:
+        self._wait_to_leave(self._busy_until, (handler, copy, args))
+
+    def _send_later(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        if departure > self.world.now or self.unsent:
+            self._wait_to_leave(departure, (handler, copy, args))
+        else:
+            self._send_fully(handler, copy, *args)
+
+    def _wait_to_leave(self, departure: float, segment: Segment, is_lost: bool = False) -> None:
+        """A segment leaves at `departure` (s) or when its sender's process goes on, behind those that wait."""
+        self._busy_until = departure = max(departure, self._busy_until, self.world.now)
+        self.unsent.append((segment, is_lost))
+        self.source.call_at(departure, self._leave, self._era)
+        if len(self.unsent) == 1:
+            self.choose()
+
+    def _leave(self, era: int) -> None:
+        if era != self._era:
+            return
+        (handler, copy, args), is_lost = self.unsent.popleft()
+        if is_lost:
+            self._lacks((handler, copy, args))
+        else:
+            self._send_fully(handler, copy, *args)
+        if not self.unsent:
+            self.choose()
+
+    def take_back(self) -> None:
+        """What was scheduled to arrive and has not left yet waits to leave instead: conditions have changed."""
+        taken = self._take_back()
+        for departure, _ in taken:
+            self.source.call_at(departure, self._leave, self._era)
+        if taken:
+            self.unsent.extendleft((segment, False) for _, segment in reversed(taken))
+            self.choose()
+
+    def _take_back(self) -> list[tuple[float, Segment]]:
+        """Cancel the arrivals of what has not left yet; returns when each would leave (s), in order."""
+        now, agenda = self.world.now, self._agenda
+        if self._busy_until <= now:
+            return []
+        coming = sorted(e for e in agenda if e[3] == self._arrive and e[4][0] == self._era)
+        departures = [e[4][1] if len(e[4]) == 2 else 0.0 for e in coming]
+        first = next((i for i, departure in enumerate(departures) if departure > now), len(coming))
+        cancelled = {e[2] for e in coming[first:]}
+        if not cancelled:
+            return []
+        agenda[:] = [e for e in agenda if e[2] not in cancelled]
+        heapify(agenda)
+        self.last_arrival = coming[first - 1][0] if first else now
+        self.sent -= len(cancelled)
+        segments = [self.in_flight.pop() for _ in cancelled]
+        return list(zip(accumulate(departures[first:], max), reversed(segments), strict=True))
 
     # -- arriving ----------------------------------------------------------------------------------------------
 
-    def _arrive(self, era: int) -> None:
+    def _arrive(self, era: int, departure: float = 0.0) -> None:
         if era != self._era:
             return
-        if self.target.is_running and self.target_end.is_open:
+        if self._reader.is_running and self.target_end.is_open:
             handler, copy, args = self.in_flight.popleft()
             handler(copy, *args)
         elif self.target.is_up and self.target_end.is_open:
-            self.target.hold(
-                self._arrive, (era,)
-            )  # received and acked by the kernel, not read by the process
+            # received and acked by the kernel, not read by the process
+            if self._reader is self.target:
+                self.target.hold(self._arrive, (era,))
+            else:
+                self._unread += 1
         else:
             self._arrive_nowhere()
 
@@ -143,10 +280,7 @@ class Stream(Path):
             self.hop.dropped(segment[1], self.hop.broken)
             return
         self._nobody_at(self.world.now)
-        if self.hole is not None:
-            self.hole.behind(math.inf, segment)
-        else:
-            self._lacks(segment)
+        self._lacks(segment)
 
     def _nobody_at(self, arrival: float) -> None:
         """A segment reaches a machine that is down, or one that knows of no such connection and answers so."""
@@ -155,6 +289,32 @@ class Stream(Path):
         if self.target.is_machine_up:
             self.connection.answer_with_reset(self.source_end, arrival)
 
+    # -- a process that does not read --------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """The receiving process reads no more for now: what arrives fills its kernel's receive buffer."""
+        self._reader = _NobodyReads
+
+    def resume_reading(self) -> None:
+        """The receiving process reads again: at once what its kernel has received meanwhile, in order."""
+        self._reader = self.target
+        if self._is_catching_up:
+            return  # what it reads lets it read on: the loop below goes on
+        self._is_catching_up = True
+        while self._unread and self._reader is self.target:
+            self._unread -= 1
+            if self.target_end.is_open:
+                self._arrive(self._era)
+        self._is_catching_up = False
+
+    def reader_gone(self) -> None:
+        """The receiver's end is over. What it had not read is lost; a sender that is over as well has no word of it."""
+        self._reader = self.target
+        unread, self._unread = self._unread, 0
+        if not self.source_end.is_open:
+            for _ in range(unread):
+                self.hop.dropped(self.in_flight.popleft()[1], self.hop.broken)
+
     # -- ending ------------------------------------------------------------------------------------------------
 
     def drop(self) -> None:
@@ -162,20 +322,27 @@ class Stream(Path):
         self._era += 1
         lost = [*self.in_flight]
         self.in_flight.clear()
+        self._unread = 0
         self._unanswered_since = None
         self.abandon()
         for _, copy, _ in lost:
             self.hop.dropped(copy, self.hop.broken)
 
     def abandon(self) -> None:
-        """Nobody retransmits any more: what waits for that is lost, what is on its way arrives."""
+        """Nobody retransmits or sends any more: what waits for that is lost, what is on its way arrives."""
         hole, self.hole = self.hole, None
-        for _, (_, copy, _) in hole.waiting if hole is not None else ():
+        waiting = [segment for _, segment in hole.waiting] if hole is not None else []
+        waiting += [segment for _, segment in self._take_back()]
+        waiting += [segment for segment, _ in self.unsent]
+        self.unsent.clear()
+        self._busy_until = 0.0
+        for _, copy, _ in waiting:
             self.hop.dropped(copy, self.hop.broken)
 
     def begin(self) -> None:
         """A new connection begins, with nothing on its way."""
         self.drop()
+        self._reader = self.target
         self.last_arrival = self._free_at = self.world.now
 
     # -- acks that do not come ---------------------------------------------------------------------------------

@@ -178,10 +178,10 @@ def _print_columns(lines: Sequence[tuple[str, str]], console: Console) -> None:
     indent = GAP + max(len(left) for left, _ in lines)
     indent += GAP if indent > GAP else 0
     for left, right in lines:
-        console.print(Text(_wrapped(f"{' ' * GAP}{left}".ljust(indent), right, console.width)))
+        console.print(Text(wrapped(f"{' ' * GAP}{left}".ljust(indent), right, console.width)))
 
 
-def _wrapped(start: str, text: str, width: int) -> str:
+def wrapped(start: str, text: str, width: int) -> str:
     """The text after `start`, its further lines below its first; where that is too narrow, all of it below."""
     blank = " " * len(start)
     if width < len(start) + 20:
@@ -224,7 +224,7 @@ def _times(seconds: Sequence[float]) -> list[str]:
 # -- claims, warnings, the list of causes ------------------------------------------------------------------
 
 
-def _marks(encoding: str) -> tuple[str, str]:
+def marks(encoding: str) -> tuple[str, str]:
     """The signs for what holds and what does not."""
     try:
         "✓✗".encode(encoding)
@@ -236,19 +236,19 @@ def _marks(encoding: str) -> tuple[str, str]:
 def _print_verdict(verdict: Verdict, console: Console) -> None:
     """A mark, and beside it the statement, what was observed, and why."""
     claim = verdict.claim
-    mark = _marks(console.encoding)[0 if verdict.holds else 1]
+    mark = marks(console.encoding)[0 if verdict.holds else 1]
     text = " ".join(claim.statement.split())
     if verdict.refuted:
         text = f"not so, as expected: {text}" if verdict.holds else f"so after all: {text}"
     if claim.where:
         text += f"  where {' '.join(claim.where.split())}"
-    lines = Text(_wrapped(f"{mark} ", text, console.width))
+    lines = Text(wrapped(f"{mark} ", text, console.width))
     lines.stylize("green" if verdict.holds else "bold red", 0, len(mark))
     console.print(lines)
     blank = " " * (len(mark) + 1)
-    console.print(Text(_wrapped(blank, verdict.observed, console.width), style="dim"))
+    console.print(Text(wrapped(blank, verdict.observed, console.width), style="dim"))
     if claim.because:
-        console.print(Text(_wrapped(blank, f"because: {' '.join(claim.because.split())}", console.width)))
+        console.print(Text(wrapped(blank, f"because: {' '.join(claim.because.split())}", console.width)))
 
 
 def warnings(result: Result) -> list[str]:

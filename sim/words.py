@@ -69,10 +69,21 @@ FIGURES: dict[str, Figure] = {
     "confirm_p50": Figure("median confirmation", "time", "half of the confirmations come sooner"),
     "confirm_p99": Figure("p99 confirmation", "time", "1 confirmation in 100 comes later"),
     "confirm_max": Figure("maximum confirmation", "time", "the slowest confirmation"),
+    "queue_wait_mean": Figure(
+        "mean wait in the queue", "time", "from stored by the broker to first sent to a consumer"
+    ),
+    "transit_mean": Figure(
+        "mean transit", "time", "from first sent by the broker to first delivered to a consumer"
+    ),
+    "prefetched_wait_mean": Figure(
+        "mean wait in the consumer", "time", "from first delivered to the start of its processing"
+    ),
     "throughput": Figure("throughput", "rate", "processings per second, repeated ones included"),
     "goodput": Figure("goodput", "rate", "pairs processed per second, each counted once"),
     "backlog_max": Figure("maximum backlog", "copy", "copies ready at the broker at the worst moment"),
     "backlog_mean": Figure("mean backlog", "copy", "copies ready at the broker, averaged over time"),
+    "prefetched_mean": Figure("mean prefetched", "copy", "delivered and not yet started, averaged over time"),
+    "idle": Figure("idle", "share", "share of time in which no message is being processed"),
     "utilisation": Figure("utilisation", "share", "consumers' busy slots over slots that are up"),
     "requests": Figure("API requests", "request", "calls made to the broker's API"),
     "cost": Figure("cost", "money", "in US dollars, by the system's dated price table"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sim.ledger import Messages, Pairs
     from sim.producing import Sender
 
-NAMES = ("textbook",)
+NAMES = ("textbook", "rabbitmq")
 
 
 class BrokerPort(Protocol):
@@ -53,6 +53,12 @@ class System:
     `Channel`, `ProducerClient` and `ConsumerClient` are its settings (frozen dataclasses). `events` are the methods
     of a broker that a fault can wait for ("orders.append #3"). `check` returns a complaint about a combination of
     settings that cannot be, or None. `build(simulation, name, channel)` makes the broker.
+
+    `Channel` may have a field `nodes`. A channel with one node runs on the host of its name; one with more runs on
+    "orders.1", "orders.2" ... of the group "orders", which the broker makes. `roles` are what its hosts can be in
+    turn ("leader"), so that faults can aim at them ("orders.leader"); `broker.role(name)` is the host that has the
+    role or, while none has it, had it last; None if none ever had. `reports_in_doubt`: the producer's library tells
+    which copies a broken connection left in doubt (`Sender.in_doubt`), so that `resend` may do without a timeout.
     """
 
     name: str
@@ -64,6 +70,8 @@ class System:
     events: tuple[str, ...]
     build: Callable[..., BrokerPort]
     check: Callable[..., str | None] = lambda channel, producers, services: None
+    roles: tuple[str, ...] = ()
+    reports_in_doubt: bool = False
 
 
 def system(name: str) -> System:

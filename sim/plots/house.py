@@ -258,9 +258,13 @@ def is_wide(values: Sequence[float], ratio: float = 30.0) -> bool:
 
 
 def label_points(
-    panel: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str], with_leaders: bool
+    panel: Axes,
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    with_leaders: bool,
+    others: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Write each label beside its point where it covers no other.
+    """Write each label beside its point where it covers no other, nor one of the `others`, which have no label.
 
     One that finds no such place is written further off `with_leaders` (a line to its point), else left out.
     """
@@ -270,7 +274,7 @@ def label_points(
     figure = panel.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # what overlaps is known once the layout is
-    taken = [_around(panel.transData.transform(point)) for point in points]
+    taken = [_around(panel.transData.transform(point)) for point in (*points, *others)]
     for point, label in zip(points, labels, strict=True):
         for dx, dy in _places((11, 24, 38, 54, 70) if with_leaders else (11,)):
             text = panel.annotate(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from sim import brokers
-from sim.apps import Keys, Producer
+from sim.apps import Keys, Producer, Resend
 from sim.arrivals import ClosedLoop
 from sim.brokers import System
 from sim.config import Config
@@ -25,24 +25,34 @@ ONLY_FOR = {
     "drift": ("clock_skew",),
 }
 _ARROW = re.compile(r"\s*(<?->)\s*")
+MANY = 10**9  # members of a group whose number is not known
 _EVENT = re.compile(r"(\S+)\.(\w+)\s*#\s*[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """The hosts of a scenario: groups with the number of their members, and hosts that stand alone."""
+    """The hosts of a scenario: groups with the number of their members, and hosts that stand alone.
+
+    `roles` are names that stand for whichever host of a channel has the role when a fault strikes.
+    """
 
     groups: Mapping[str, int]
     alone: tuple[str, ...]
+    roles: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, document: Document) -> Hosts:
-        """The hosts that a document makes: channels' brokers, producers, and services' consumers."""
+    def of(cls, document: Document, nodes: Mapping[str, int], systems: Mapping[str, System]) -> Hosts:
+        """The hosts that a document makes: channels' nodes, producers, and services' consumers.
+
+        `nodes` says how many a channel has, as far as that is known: of one that has not, any may be meant.
+        """
+        channels = {name: nodes.get(name, MANY) for name in document.section("channels")}
         services = {name: _count(raw, "consumers") for name, raw in document.section("services").items()}
         producers = {name: _count(raw, "instances") for name, raw in document.section("producers").items()}
-        alone = [name for name, number in producers.items() if number == 1]
-        groups = {name: number for name, number in producers.items() if number > 1}
-        return cls(groups | services, (*document.section("channels"), *alone))
+        alone = [name for name, number in (channels | producers).items() if number == 1]
+        groups = {name: number for name, number in (channels | producers).items() if number > 1}
+        roles = [f"{name}.{role}" for name, system in systems.items() for role in system.roles]
+        return cls(groups | services, tuple(alone), tuple(roles))
 
     def __contains__(self, name: str) -> bool:
         group, _, number = name.rpartition(".")
@@ -53,14 +63,18 @@ class Hosts:
     def names(self) -> list[str]:
         """Names that a message can offer: of a large group the first and the last."""
         members = [
-            f"{name}.{i}" for name, n in self.groups.items() for i in dict.fromkeys((1, 2, n)) if i <= n
+            f"{name}.{i}"
+            for name, n in self.groups.items()
+            for i in dict.fromkeys((1, 2, n))
+            if i <= n and i != MANY
         ]
         return [*self.alone, *self.groups, *members]
 
-    def check(self, name: str, what: str = "a host") -> None:
-        """Raise ValueError, with the nearest name, unless there is such a host."""
-        if name not in self:
-            hint = nearest_or_all(name, self.names())
+    def check(self, name: str, what: str = "a host", or_role: bool = False) -> None:
+        """Raise ValueError, with the nearest name, unless there is such a host, or such a role if that will do."""
+        roles = self.roles if or_role else ()
+        if name not in self and name not in roles:
+            hint = nearest_or_all(name, [*self.names(), *roles])
             raise ValueError(f"expected {what}, found {found(name)}{hint}")
 
 
@@ -69,23 +83,23 @@ def _count(raw: Any, field: str) -> int:
     return count if isinstance(count, int) and count >= 1 else 1
 
 
-def check_ends(text: str, hosts: Hosts) -> None:
-    """Raise ValueError unless the text is "a -> b" or "a <-> b" of two hosts."""
+def check_ends(text: str, hosts: Hosts, or_roles: bool = False) -> None:
+    """Raise ValueError unless the text is "a -> b" or "a <-> b" of two hosts, or of roles if those will do."""
     parts = _ARROW.split(text.strip())
     if len(parts) != 3 or not parts[0] or not parts[2]:
         raise ValueError(
             f'expected two ends such as "shop -> orders" or "shop <-> orders", found {found(text)}'
         )
-    hosts.check(parts[0], "a host before the arrow")
-    hosts.check(parts[2], "a host after the arrow")
+    hosts.check(parts[0], "a host before the arrow", or_roles)
+    hosts.check(parts[2], "a host after the arrow", or_roles)
 
 
 def check_target(fault: Fault, hosts: Hosts) -> None:
     """Raise ValueError unless the fault's target is a host, or for kinds that strike links also two ends."""
     if "->" not in fault.target:
-        hosts.check(fault.target)
+        hosts.check(fault.target, or_role=True)
     elif fault.kind in LINK_KINDS:
-        check_ends(fault.target, hosts)
+        check_ends(fault.target, hosts, or_roles=True)
     else:
         raise ValueError(f"{fault.kind} strikes a host, not a link; found {found(fault.target)}")
 
@@ -146,7 +160,12 @@ def complaints(config: Config) -> Iterator[tuple[Path, str]]:
         if producer.app.keys is not None and (complaint := _keys_complaint(producer.app.keys)):
             yield ("producers", name, "keys"), complaint
         yield from ((("producers", name, field), complaint) for field, complaint in _unanswered(producer.app))
-    for name in config.services:
+        if complaint := _timeout_complaint(config, producer.app.channel, producer.app.resend):
+            yield ("producers", name, "resend", "timeout"), complaint
+    for name, service in config.services.items():
+        publishes = service.app.publishes
+        if publishes and (complaint := _timeout_complaint(config, publishes.channel, publishes.resend)):
+            yield ("services", name, "publishes", "resend", "timeout"), complaint
         if (circle := _circle(config, name)) and name == min(circle):
             yield ("services", name, "publishes"), f"messages would go round for ever: {' -> '.join(circle)}"
     if config.duration is not None and config.warmup >= config.duration:
@@ -169,6 +188,14 @@ def _unanswered(producer: Producer) -> Iterator[tuple[str, str]]:
                 "window",
                 "a window counts unacked messages, so it needs resend, such as resend: {}; found none",
             )
+
+
+def _timeout_complaint(config: Config, channel: str, resend: Resend | None) -> str | None:
+    """Who waits for ever must be told when no ack will come."""
+    name = config.channels[channel].system
+    if resend is None or resend.timeout is not None or brokers.system(name).reports_in_doubt:
+        return None
+    return f"timeout: null needs a system whose client reports broken connections; that of {name} does not"
 
 
 def _keys_complaint(keys: Keys) -> str | None:

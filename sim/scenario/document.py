@@ -20,7 +20,7 @@ DEFAULT_SYSTEM = "textbook"
 SECTIONS = ("channels", "producers", "services", "network", "faults")
 TIMES = ("duration", "warmup", "drain_limit")
 SWEEPABLE = (*SECTIONS, *TIMES, "messages", "guarantee")
-FOR_ALL_POINTS = ("title", "question", "seed", "replications", "sweep", "expect", "plots")
+FOR_ALL_POINTS = ("title", "question", "seed", "replications", "sweep", "expect", "plots", "published")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sim.scenario.hints import hints
 
 _KINDS: dict[type, str] = {
     cls: name for kinds in (distributions.KINDS, arrivals.KINDS) for name, cls in kinds.items()
-}
+} | {distributions.Schedule: "schedule"}
 
 
 def config_dict(config: Config) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class _Expansion:
         self.document, self.problems = document, problems
         self.systems: dict[str, System] = {}
         self.presets: dict[str, Preset] = {}
+        self.nodes: dict[str, int] = {}
         self.filled: dict[str, Any] = {}
 
     def config(self) -> tuple[Config, dict[str, Any]] | None:
@@ -163,7 +164,10 @@ class _Expansion:
         given = self._read(path, settings, system.Channel)
         if given is None:
             return None
-        return self._make(path, lambda: ChannelConfig(wanted, system.Channel(**given[0])))
+        channel = self._make(path, lambda: ChannelConfig(wanted, system.Channel(**given[0])))
+        if channel is not None:
+            self.nodes[name] = getattr(channel.settings, "nodes", 1)
+        return channel
 
     def _producer(self, name: str, raw: dict[str, Any]) -> ProducerConfig | None:
         path = ("producers", name)
@@ -274,7 +278,7 @@ class _Expansion:
         return fault if len(self.problems.found) == before else None
 
     def _hosts(self) -> Hosts:
-        return Hosts.of(self.document)
+        return Hosts.of(self.document, self.nodes, self.systems)
 
 
 def _spell_out(raw: Any) -> tuple[dict[str, Any], str]:

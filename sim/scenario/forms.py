@@ -17,10 +17,11 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, WrapValidator, create_model
 from pydantic_core import ErrorDetails
 
+from sim.distributions import Distribution, Schedule
 from sim.scenario.dump import to_plain
 from sim.scenario.errors import Path, found, nearest_or_all
 from sim.scenario.hints import Hint, hints
-from sim.scenario.laws import ARRIVALS, DURATION, FORBID, VOLUME, given, make
+from sim.scenario.laws import ARRIVALS, DURATION, FORBID, SCHEDULE, VOLUME, given, make
 from sim.scenario.quantities import (
     Limit,
     annotate,
@@ -43,7 +44,8 @@ POSITIVE = {
     *("bandwidth", "factor", "budget", "LossBursts.lasting"),
 }
 SIGNED = {"skew", "drift"}
-COUNTS_FROM_ZERO = {"retries", "seed"}  # other whole numbers start at 1, unless their default is 0
+# Other whole numbers start at 1, unless their default is 0.
+COUNTS_FROM_ZERO = {"retries", "seed", "priorities", "consumer_priorities", "max_length", "delivery_limit"}
 
 
 @cache
@@ -81,7 +83,11 @@ def _type_of(hint: Hint, cls: type, field: dataclasses.Field[Any]) -> Any:
     is_positive = field.name in POSITIVE or f"{cls.__name__}.{field.name}" in POSITIVE
     limit: Limit = "" if field.name in SIGNED else " > 0" if is_positive else " >= 0"
     if hint.is_law:
-        return ARRIVALS if field.name == "arrivals" else VOLUME if hint.quantity == SIZE else DURATION
+        if field.name == "arrivals":
+            return ARRIVALS
+        if hint.type == Distribution | Schedule:
+            return SCHEDULE
+        return VOLUME if hint.quantity == SIZE else DURATION
     if hint.quantity is not None:
         return measure(hint.quantity, limit, whole=hint.type is int)
     minimum = 0 if field.default == 0 or field.name in COUNTS_FROM_ZERO else 1

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from sim.distributions import Distribution
+from sim.distributions import Distribution, Schedule
 from sim.units import BANDWIDTH, RATE, SHARE, SIZE, TIME, Quantity
 
 # Names stand in for the quantities: a `Quantity` holds a dict, and `Seconds | None` needs what can be hashed.
@@ -62,7 +62,7 @@ def _hint(annotation: Any, name: str) -> Hint:
         else:
             break
     # Arrivals and distributions carry no unit: sizes are in bytes, all other laws are of times.
-    is_law = name == "arrivals" or inner is Distribution
+    is_law = name == "arrivals" or inner is Distribution or inner == Distribution | Schedule
     if is_law and quantity is None:
         quantity = RATE if name == "arrivals" else SIZE if name == "size" else TIME
     return Hint(inner, is_optional, quantity, is_law)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TypedDict
 
 INDEX = "index.json"
+PUBLISHED = "published/"  # scenarios that reproduce published measurements: a group of their own
+DEVIATIONS = f"{PUBLISHED}deviations"  # lies among them and is no scenario
 PACKAGED = Path(__file__).resolve().parents[1] / "_scenarios"  # in an installed wheel
 CHECKOUT = Path(__file__).resolve().parents[2] / "scenarios"  # in a checkout, and so in an editable install
 
@@ -56,12 +58,18 @@ def load_index() -> list[LocatedEntry]:
     return [{**entry, "path": str(folder / f"{entry['name']}.yaml")} for entry in entries]
 
 
+def is_published(entry: Entry) -> bool:
+    """Whether a scenario reproduces a published measurement, so that `msgsim verify` is for it."""
+    return entry["name"].startswith(PUBLISHED)
+
+
 def build_index(folder: Path) -> list[Entry]:
     """Read name, title and question of every `*.yaml` under `folder`, in the order of their names.
 
     Raises ValueError, in one line, for a file that is not YAML or lacks a title or a question.
     """
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+    files.pop(DEVIATIONS, None)
     return [_entry(name, files[name]) for name in sorted(files)]
 
 

@@ -19,6 +19,7 @@ from sim.scenario.expectations import Expectation
 from sim.scenario.forms import form
 from sim.scenario.laws import LAWS
 from sim.scenario.model import Header
+from sim.scenario.published import Source
 
 Json = dict[str, Any]
 
@@ -37,6 +38,7 @@ def schema() -> Json:
         "network": [form(NetworkSettings)],
         "faults": [form(Fault)],
         "expect": [form(Expectation)],
+        "published": [form(Source)],
         "publishes": [form(Publishes)],
     }
     refs, whole = models_json_schema([(model, "validation") for models in parts.values() for model in models])
@@ -68,6 +70,7 @@ def schema() -> Json:
         "faults": _nullable({"type": "array", "items": {"$ref": f"#/$defs/{named('faults')[0]}"}}),
         "sweep": _nullable(_sweep()),
         "expect": _nullable({"type": "array", "items": {"$ref": f"#/$defs/{named('expect')[0]}"}}),
+        "published": _nullable({"$ref": f"#/$defs/{named('published')[0]}"}),
     }
     result: Json = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -180,8 +180,15 @@ def _listing(names: Iterable[str]) -> str:
 
 def distribution(name: str, title: str, quantity: Quantity) -> Any:
     """The type of a distribution of that quantity."""
-    value, factor, self = measure(quantity), number(" > 0"), name
-    kinds = {
+    example = f"{quantity.example} or {{exponential: {quantity.example}}}"
+    done = tuple(distributions.KINDS.values())
+    return law(name, title, example, distribution_kinds(quantity, name), "constant", done)
+
+
+def distribution_kinds(quantity: Quantity, self: Any) -> dict[str, Kind]:
+    """The kinds of distributions of that quantity; `self` is the type of what they are made of."""
+    value, factor = measure(quantity), number(" > 0")
+    return {
         "constant": Kind(distributions.Constant, {"value": value}, "value"),
         "exponential": Kind(distributions.Exponential, {"mean": value}, "value"),
         "uniform": Kind(distributions.Uniform, {"low": value, "high": value}, "each"),
@@ -207,12 +214,25 @@ def distribution(name: str, title: str, quantity: Quantity) -> Any:
         ),
         "scaled": Kind(distributions.Scaled, {"factor": factor, "distribution": self}),
     }
-    example = f"{quantity.example} or {{exponential: {quantity.example}}}"
-    return law(name, title, example, kinds, "constant", tuple(distributions.KINDS.values()))
 
 
 DURATION = distribution("Duration", "a distribution of times", TIME)
 VOLUME = distribution("Volume", "a distribution of sizes", SIZE)
+SCHEDULE = law(
+    "Schedule",
+    "a distribution of times",
+    "10 ms or {exponential: 10 ms}",
+    {
+        **distribution_kinds(TIME, DURATION),
+        "schedule": Kind(
+            distributions.Schedule,
+            {"pieces": many(pair(measure(TIME), DURATION, "[5 min, 20 ms]"))},
+            "list",
+        ),
+    },
+    "constant",
+    (*distributions.KINDS.values(), distributions.Schedule),
+)
 
 _RATE = measure(RATE, " > 0")
 ARRIVALS = law(

@@ -16,6 +16,7 @@ from sim.scenario.expand import expand
 from sim.scenario.expectations import Claim, check_breaking, read_claims
 from sim.scenario.forms import read
 from sim.scenario.parse import parse, plain
+from sim.scenario.published import Published, check_rows, read_published
 from sim.scenario.sweep import Dimension, override, points, read_sweep
 
 TOP = (*SWEEPABLE, *FOR_ALL_POINTS)
@@ -51,7 +52,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario, read and checked. `file` is None for one that was built in Python."""
+    """A scenario, read and checked. `file` is None for one that was built in Python.
+
+    `published` is the measurement that it reproduces, if there is one.
+    """
 
     name: str
     title: str
@@ -61,6 +65,7 @@ class Scenario:
     plots: tuple[str, ...]
     sweep: tuple[Dimension, ...] = field(repr=False)
     claims: tuple[Claim, ...]
+    published: Published | None
     file: FilePath | None
     document: Document = field(repr=False)
     _points: tuple[Point, ...] = field(repr=False, compare=False)
@@ -152,9 +157,12 @@ def _build(document: Document, name: str, file: FilePath | None, check_claims: b
     header = _header(document, problems)
     dimensions = read_sweep(document, problems)
     claims = read_claims(document, dimensions, problems, check_names=check_claims)
+    swept = [path for dimension in dimensions for path in dimension.paths]
+    published = read_published(document, swept, problems) if check_claims else None
     expanded = _expanded(document, dimensions, problems)
     if check_claims and not problems:
         check_breaking(document, claims, problems)
+        check_rows(document, published, [point.params for point in expanded], problems)
     problems.raise_first()
     return Scenario(
         name=name,
@@ -165,6 +173,7 @@ def _build(document: Document, name: str, file: FilePath | None, check_claims: b
         plots=header.plots,
         sweep=dimensions,
         claims=claims,
+        published=published,
         file=file,
         document=document,
         _points=expanded,

@@ -348,9 +348,10 @@ def test_list_shows_names_and_questions(msgsim, tmp_path, monkeypatch):
         {"name": "published/p01", "title": "P", "question": "What is p?"},
     ]
     Path(index.INDEX).write_text(json.dumps(entries))
-    assert msgsim("list") == (0, "a              What [is] a?\npublished/p01  What is p?\n", "")
+    group = "Published measurements, for `msgsim verify published` and `msgsim run`:"
+    assert msgsim("list") == (0, f"a  What [is] a?\n\n{group}\npublished/p01\n    P\n", "")
     listed = json.loads(msgsim("list --json")[1])
-    assert [list(entry) for entry in listed] == [["name", "title", "question", "path"]] * 2
+    assert [list(entry) for entry in listed] == [["name", "title", "question", "path"]]
     assert listed[0]["path"] == str(tmp_path / "a.yaml")
     Path(index.INDEX).write_text("[")
     code, out, err = msgsim("list")

@@ -53,12 +53,12 @@ class Rig:
     def link(self, source: Host | None = None, target: Host | None = None) -> Link:
         return self.network.link(source or self.client, target or self.server, self.hop("data"))
 
-    def connection(self, client: Host | None = None, **callbacks: Callable[[], Any]) -> Connection:
+    def connection(self, client: Host | None = None, **options: Any) -> Connection:
         """A connection from the client to the server; what its ends are told is kept in `told`."""
         names = ("client_opened", "client_broken", "server_opened", "server_broken", "connect_failed")
-        told = {name: self._telling(name, callbacks.get(name)) for name in names}
+        told = {name: self._telling(name, options.pop(name, None)) for name in names}
         return self.network.connection(
-            client or self.client, self.server, self.hop("there"), self.hop("back"), **told
+            client or self.client, self.server, self.hop("there"), self.hop("back"), **told, **options
         )
 
     def _telling(self, name: str, then: Callable[[], Any] | None) -> Callable[[], None]:
@@ -69,9 +69,9 @@ class Rig:
 
         return tell
 
-    def connected(self, **callbacks: Callable[[], Any]) -> Connection:
+    def connected(self, **options: Any) -> Connection:
         """A connection that is established; the time is that of its opening."""
-        connection = self.connection(**callbacks)
+        connection = self.connection(**options)
         connection.keep_open()
         while not connection.is_established:
             self.world.step()

@@ -603,3 +603,103 @@ def test_work_that_a_pause_stops_in_its_last_instant_is_done_when_the_pause_ends
     host.work(3.1, lambda: done.append(world.now))
     world.run()
     assert done == [7.8]
+
+
+# -- clusters and roles -----------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """Three nodes of the group "orders", all linked; `leader` is whichever the test says."""
+
+    def __init__(self, rig: Rig, nodes: int = 3) -> None:
+        self.hosts = [rig.network.host(f"orders.{i + 1}", "orders") for i in range(nodes)]
+        self.links = {
+            (a.name[-1], b.name[-1]): rig.link(a, b) for a in self.hosts for b in self.hosts if a is not b
+        }
+        self.leader: Host | None = self.hosts[0]
+        rig.parts["orders"] = self
+
+    def role(self, name: str) -> Host | None:
+        assert name == "leader"
+        return self.leader
+
+
+def cut_links(cluster: Cluster) -> set[str]:
+    return {"".join(ends) for ends, link in cluster.links.items() if link.cuts}
+
+
+def test_a_group_is_struck_as_one_and_its_inner_links_by_naming_it_twice():
+    rig = Rig()
+    cluster = Cluster(rig)
+    outer = rig.link(rig.client, cluster.hosts[0])
+    rig.faults(
+        Fault("crash", "orders", at=1.0, lasting=1.0),
+        Fault("partition", "orders <-> orders", at=3.0, lasting=1.0),
+        Fault("partition", "orders.2 <-> orders.3", at=5.0, lasting=1.0),
+        Fault("partition", "orders.2 -> orders", at=7.0, lasting=1.0),
+        Fault("partition", "orders.1", at=9.0, lasting=1.0),
+    )
+    rig.run_for(1.5)
+    assert not any(host.is_up for host in cluster.hosts)
+    rig.run_for(2.0)
+    assert all(host.is_up for host in cluster.hosts)
+    assert cut_links(cluster) == {"12", "13", "21", "23", "31", "32"} and not outer.cuts
+    rig.run_for(2.0)
+    assert cut_links(cluster) == {"23", "32"}
+    rig.run_for(2.0)
+    assert cut_links(cluster) == {"21", "23"}
+    rig.run_for(2.0)
+    assert cut_links(cluster) == {"12", "21", "13", "31"} and outer.cuts
+
+
+def test_a_fault_strikes_whoever_has_the_role_then_and_heals_the_one_it_struck():
+    rig = Rig()
+    cluster = Cluster(rig)
+    one, two, three = cluster.hosts
+    faults = rig.faults(Fault("machine_crash", "orders.leader", at=1.0, every=10.0, lasting=5.0))
+    rig.after(0.5, setattr, cluster, "leader", two)
+    rig.after(2.0, setattr, cluster, "leader", three)
+    rig.run_for(3.0)
+    assert (one.is_up, two.is_up, three.is_up) == (True, False, True)
+    rig.run_for(5.0)
+    assert two.is_up
+    rig.run_for(5.0)
+    assert (one.is_up, two.is_up, three.is_up) == (True, True, False)
+    faults.heal()
+    assert three.is_up and [spell.target for spell in faults.spells] == ["orders.leader"] * 2
+
+
+def test_links_of_whoever_has_the_role_are_struck():
+    rig = Rig()
+    cluster = Cluster(rig)
+    rig.faults(
+        Fault("partition", "orders.leader <-> *", at=1.0, lasting=1.0),
+        Fault("partition", "orders -> orders.leader", at=3.0, lasting=1.0),
+        Fault("partition", "orders.leader", at=5.0, lasting=1.0),
+    )
+    rig.after(0.5, setattr, cluster, "leader", cluster.hosts[1])
+    rig.run_for(1.5)
+    assert cut_links(cluster) == {"12", "21", "23", "32"}
+    rig.run_for(2.0)
+    assert cut_links(cluster) == {"12", "32"}
+    rig.run_for(2.0)
+    assert cut_links(cluster) == {"12", "21", "23", "32"}
+    rig.run_for(2.0)
+    assert cut_links(cluster) == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_of_a_role_that_nobody_ever_had_is_inert(kind):
+    rig = Rig()
+    Cluster(rig).leader = None
+    faults = rig.faults(Fault(kind, "orders.leader", at=1.0, lasting=1.0, skew=1.0))
+    rig.run_for(5.0)
+    assert faults.inert() == [f"{kind} of orders.leader"] and len(faults.spells) == 1
+
+
+def test_a_role_of_a_part_that_has_none_is_refused():
+    rig = Rig()
+    rig.parts["server"] = SimpleNamespace(name="server")
+    for target in ("server.leader", "servr.leader", "orders.4"):
+        with pytest.raises(ValueError, match=f"found '{target}'"):
+            rig.faults(Fault("crash", target, at=1.0))

@@ -11,6 +11,7 @@ import pytest
 
 from sim.connection import Connection
 from sim.distributions import Constant, Exponential
+from sim.host import Host
 from sim.network import LinkSettings, LossBursts
 from sim.stream import give_up_after, retransmission_delay
 from tests.conformance.rig import BROKEN, CUT, DOWN, LOST, Rig
@@ -896,3 +897,19 @@ def test_the_example_of_the_guide_runs():
     guide = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     exec(compile(example, "docs/network.md", "exec"), {})
+
+
+def test_nodes_of_a_cluster_are_named_by_their_own_name_and_by_their_group():
+    one, two, three, four = (LinkSettings(delay=Constant(d)) for d in (1.0, 2.0, 3.0, 4.0))
+    links = {"orders <-> orders": one, "orders.1 -> orders": two, "client <-> orders": three, "* -> *": four}
+    rig = Rig(delay=9.0, links=links)
+    first, second, third = (rig.network.host(f"orders.{i}", group="orders") for i in (1, 2, 3))
+
+    def delay(*ends: Host) -> float:
+        return rig.network.settings_between(*ends).delay.mean
+
+    assert [delay(second, third), delay(third, second), delay(second, first)] == [1.0, 1.0, 1.0]
+    assert [delay(first, second), delay(first, third)] == [2.0, 2.0]
+    assert [delay(rig.client, first), delay(second, rig.client)] == [3.0, 3.0]
+    assert delay(rig.server, first) == 4.0
+    assert rig.network.named("orders") == [first, second, third] and rig.network.named("orders.2") == [second]

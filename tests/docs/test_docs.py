@@ -30,6 +30,7 @@ from sim.scenario.expand import Limits
 from sim.scenario.expectations import Expectation
 from sim.scenario.forms import read
 from sim.scenario.model import TOP, Header
+from sim.scenario.published import Line, Source
 from sim.units import BANDWIDTH, RATE, SHARE, SIZE, TIME
 from sim.words import FIGURES
 
@@ -223,6 +224,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "tcp": (TcpSettings,),
     "faults": (Fault,),
     "expect": (Expectation,),
+    "published": (Source,),
+    "lines": (Line,),
     "The top": (Header, Limits),
 }
 
@@ -238,7 +241,7 @@ def table(heading: str) -> dict[str, str]:
 def test_every_field_is_there_with_its_default(heading: str) -> None:
     written = table(heading)
     known = {field.name: (cls, field) for cls in SETTINGS[heading] for field in fields(cls)}
-    beside = {"guarantee", *SECTIONS, "sweep", "expect"} if heading == "The top" else set()
+    beside = {"guarantee", *SECTIONS, "sweep", "expect", "published"} if heading == "The top" else set()
     assert set(written) == set(known) | beside
     assert [name for name, (cls, field) in known.items() if not is_true(written[name], cls, field)] == []
 
@@ -256,6 +259,7 @@ def is_true(cell: str, cls: type, field: Any) -> bool:
 
 
 SAMPLES = {"channel": "orders", "kind": "crash", "target": "orders", "claim": "lost == 0"}
+SAMPLES |= {"figure": "lost", "value": 1}
 
 
 def test_all_that_may_stand_at_the_top_is_there() -> None:

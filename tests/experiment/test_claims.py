@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.claims import ClaimError, check, judge, needs_other_rows, param_names, select
+from sim.claims import (
+    ClaimError,
+    check,
+    check_expression,
+    judge,
+    needs_other_rows,
+    param_names,
+    select,
+    values,
+)
 
 FIGURES = ("published", "lost", "lost_confirmed", "duplicates", "latency_p50", "latency_p99", "cost")
 
@@ -54,6 +63,7 @@ def guarantees_by_loss():
         "(lost + 2) * 3 - duplicates / 4 < 2 ** 10",
         "abs(lost - duplicates) < 5 and max(lost, 1, 2) == min(3, 4) and round(latency_p99, 3) == 0.1",
         'lost > at("lost", loss=0, guarantee="at-most-once")',
+        'smallest("loss", lost > 0 and duplicates == 0) == 0.05',
         "-lost <= +1e3",
         "not (lost == 0)",
         "lost\n== 0",
@@ -101,6 +111,16 @@ def test_good_statements_pass(statement):
             "at('lost', loss=lost) == 1",
             "at(...) takes parameter=plain value, found \"at('lost', loss=lost)\"",
         ),
+        (
+            "smallest('los', lost > 0) == 1",
+            "unknown parameter of the sweep 'los'; did you mean 'loss'?",
+        ),
+        ("smallest('loss', lots > 0) == 1", "unknown name 'lots'; did you mean 'lost'?"),
+        (
+            "smallest(loss, lost > 0) == 1",
+            "expected smallest(\"parameter\", lost == 0) with a comparison, found 'smallest(loss, lost > 0)'",
+        ),
+        ("smallest('loss') == 1", 'expected smallest("parameter", lost == 0) with a comparison'),
         ("at('lost', **{}) == 1", "at(...) takes parameter=plain value, found \"at('lost', **{})\""),
         ("lost == 1 if lost else 2", None),
         ("lost == b'0'", "expected numbers, names and + - * / **, found \"b'0'\""),
@@ -314,3 +334,87 @@ def test_numbers_that_differ_by_rounding_are_equal():
     assert judge(Claim("latency_p50 == 0.3 and latency_p50 <= 0.3 and not latency_p50 > 0.3"), rows).holds
     assert judge(Claim("lost ** 2 == 9"), rows).holds
     assert judge(Claim("published != duplicates and published < duplicates"), rows).holds  # counts are exact
+
+
+# -- expressions, and the smallest value of a parameter
+
+
+def by_prefetch():
+    """3 prefetches x 2 losses, 2 replications: the larger the prefetch, the less is lost; never nothing at 5%."""
+    return [
+        row({"worker.prefetch": prefetch, "network.loss": loss}, {"lost": lost}, {"lost": 2 * lost})
+        for prefetch, base in ((26, 1), (1, 10), (5, 4))
+        for loss, lost in ((0.0, base - 1), (0.05, base))
+    ]
+
+
+def test_the_smallest_value_for_which_a_statement_is_true():
+    rows = by_prefetch()
+    for claim, holds in (
+        ('smallest("prefetch", lost < 9) == 5', True),  # 9, 3, 0 and 18, 6, 0
+        ('smallest("prefetch", lost < 9) == 26', False),
+        ('smallest("worker_prefetch", lost == 0) == 26', True),
+    ):
+        assert judge(Claim(claim, where="loss == 0"), rows).holds is holds
+    assert needs_other_rows('smallest("prefetch", lost == 0) == 5')
+    told = judge(Claim('smallest("prefetch", lost < 9) > 5', where="loss == 0"), rows).observed
+    assert told.startswith("smallest('prefetch', lost < 9) = 5")
+
+
+def test_the_statement_within_smallest_may_look_elsewhere():
+    claim = 'smallest("prefetch", lost < at("lost", prefetch=1) / 2) == 5'
+    assert judge(Claim(claim, where="loss == 0"), by_prefetch()).holds
+
+
+@pytest.mark.parametrize(
+    "claim, message",
+    [
+        (
+            'smallest("prefetch", lost == 0) == 1',
+            "lost == 0 is false for every prefetch (26, 1, 5) (prefetch=26, loss=0.05, replication 0)",
+        ),
+        (
+            'smallest("guarantee", lost == 0) == 1',
+            "only numbers have an order, found guarantee='at-most-once'",
+        ),
+    ],
+)
+def test_where_there_is_no_smallest_that_is_told(claim, message):
+    rows = by_prefetch() if "prefetch" in claim else guarantees_by_loss()
+    with pytest.raises(ClaimError) as caught:
+        judge(Claim(claim, where="loss == 0.05"), rows)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_where_has_no_smallest():
+    with pytest.raises(ClaimError, match=r"smallest\(...\) stands in a claim, not in its where|unknown"):
+        select('smallest("prefetch", lost == 0) == 1', [{"worker.prefetch": 1}])
+
+
+def test_an_expression_has_a_value_in_each_replication():
+    rows = by_prefetch()
+    assert values("1000 * lost + 1", rows, 2) == [9001.0, 18001.0]
+    assert values('at("lost", prefetch=26) - lost', rows, 2) == [-9.0, -18.0]
+    assert values('smallest("prefetch", lost < 9)', rows, 2) == [5.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("lost == 0", "expected numbers, names and + - * / **, found 'lost == 0'"),
+        ("lost and lost", "expected numbers, names and + - * / **, found 'lost and lost'"),
+        ("lots", "unknown name 'lots'; did you mean 'lost'?"),
+        ("2 * 3", "expected an expression such as 1000 * latency_mean, found '2 * 3', which names nothing"),
+        ("", "expected an expression such as 1000 * latency_mean, found ''"),
+        ("lost" * 300, "expected an expression of at most 1000 characters, found 1200"),
+    ],
+)
+def test_what_is_no_expression_is_told_in_one_line(text, message):
+    with pytest.raises(ClaimError) as caught:
+        check_expression(text, FIGURES, ("loss",))
+    assert str(caught.value) == message
+
+
+def test_an_expression_over_nothing_measured_has_no_value():
+    with pytest.raises(ClaimError, match="latency_p99 is null"):
+        values("1000 * latency_p99", [row({}, {"latency_p99": None})], 0)

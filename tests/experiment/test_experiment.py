@@ -9,7 +9,7 @@ import joblib
 import pytest
 
 from sim.claims import ClaimError
-from sim.experiment import broken, run
+from sim.experiment import broken, run, run_all
 from sim.ledger import UnbalancedBooks
 from sim.store import Store
 
@@ -159,6 +159,28 @@ def test_a_claim_whose_ground_an_override_took_away_does_not_hold(pretence):
     observed = "cannot be judged: where: loss == 0 selects no row: loss is 0.1 or 0.2"
     assert result.claims[0].observed == observed
     assert result.scenario.losses == (0.1, 0.2)
+
+
+def test_several_scenarios_are_run_as_each_alone(pretence, tmp_path):
+    scenarios = [Scenario(name="a", losses=(0.05, 0.1)), Scenario(name="b", replications=2, seed=4)]
+    progress = []
+    results = run_all(scenarios, jobs=1, progress=lambda *done: progress.append(done), store=tmp_path)
+    assert [text(result) for result in results] == [text(run(scenario, jobs=1)) for scenario in scenarios]
+    assert [result.scenario for result in results] == scenarios
+    assert (progress[0], progress[-1]) == ((0, 10), (10, 10))
+    before = len(pretence.runs)
+    run_all(scenarios, jobs=1, store=tmp_path)
+    assert len(pretence.runs) == before
+
+
+def test_of_several_scenarios_the_one_that_fails_is_named(pretence, monkeypatch):
+    def fail(run):
+        raise UnbalancedBooks("books")
+
+    monkeypatch.setattr("sim.metrics.measure", fail)
+    with pytest.raises(UnbalancedBooks) as caught:
+        run_all([Scenario(name="a")], jobs=1)
+    assert caught.value.__notes__ == ["a: row 0 (network.loss=0.0), replication 0, seed 1"]
 
 
 def test_broken_judges_a_claim_under_its_broken_by(pretence):

@@ -369,9 +369,9 @@ CONNECTION = (
     ),
     Mutant(
         "heartbeat-too-patient",
-        "connection.py",
-        "(self.tcp.heartbeat_misses + 1) * heartbeat",
-        "(self.tcp.heartbeat_misses + 2) * heartbeat",
+        "heartbeats.py",
+        "(self.misses + 1) * self.every",
+        "(self.misses + 2) * self.every",
         "silence is noticed m to m + 1 heartbeats after it began",
         (NETWORK,),
     ),
@@ -722,8 +722,8 @@ APPS = (
     Mutant(
         "window-ignored",
         "producing.py",
-        "self.window and len(self.unconfirmed) + len(self.resting) >= self.window\n        ) or",
-        "False\n        ) or",
+        "(self.window and len(self.unconfirmed) + len(self.resting) >= self.window)\n            or",
+        "False\n            or",
         "no more than a window is unconfirmed",
         (TEXTBOOK,),
     ),

@@ -15,11 +15,12 @@ FOLDED = "question: >\n  How long does\n  the second attempt take?\ntitle: Retri
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two scenarios, one of them in a subfolder, and a file that is none."""
+    """Two scenarios, one of them in a subfolder, and two files that are none."""
     (tmp_path / "published").mkdir()
     (tmp_path / "retries.yaml").write_text(FOLDED)
     (tmp_path / "published" / "p01.yaml").write_text(FLAGSHIP)
     (tmp_path / "published" / "gaps.csv").write_text("gap\n0.1\n")
+    (tmp_path / "published" / "deviations.yaml").write_text("[]\n")
     return tmp_path
 
 

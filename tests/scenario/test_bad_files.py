@@ -25,7 +25,7 @@ services:
 """
 TOP = (
     "channels, producers, services, network, faults, duration, warmup, drain_limit, messages, guarantee, "
-    "title, question, seed, replications, sweep, expect, plots"
+    "title, question, seed, replications, sweep, expect, plots, published"
 )
 NOTHING = "expected a scenario (a mapping with channels and producers), found"
 TIME = "expected a time such as 200 ms, found"

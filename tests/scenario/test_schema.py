@@ -76,7 +76,8 @@ def test_editors_can_tell_what_a_setting_means() -> None:
     resend = found["$defs"]["Resend"]
     assert "Send again what was not acknowledged" in resend["description"]
     assert "Gives up after `attempts` sends" in resend["properties"]["attempts"]["description"]
-    assert "A time such as 200 ms" in resend["properties"]["timeout"]["description"]
+    assert "A time such as 200 ms" in resend["properties"]["backoff"]["description"]
+    assert "A time such as 200 ms" in resend["properties"]["timeout"]["anyOf"][0]["description"]
     assert resend["properties"]["timeout"]["default"] == 0.1
     assert found["properties"]["duration"]["anyOf"][1] == {"enum": [None, "none"]}
 

@@ -11,9 +11,9 @@ from sim.experiment import broken, run
 from sim.metrics import PLACES
 from sim.result import Result
 from sim.scenario import load
-from sim.scenario.index import load_index
+from sim.scenario.index import is_published, load_index
 
-NAMES = [entry["name"] for entry in load_index()]
+NAMES = [entry["name"] for entry in load_index() if not is_published(entry)]
 CLAIMS = [(name, number) for name in NAMES for number in range(len(load(name).claims))]
 
 

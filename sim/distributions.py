@@ -405,7 +405,9 @@ class Schedule:
             check_distribution(self, "the law of each piece", distribution)
         starts = [start for start, _ in self.pieces]
         if not starts or starts[0] != 0:
-            raise ValueError(f"Schedule: the first piece must begin at 0, found {starts[0] if starts else 'none'}")
+            raise ValueError(
+                f"Schedule: the first piece must begin at 0, found {starts[0] if starts else 'none'}"
+            )
         if any(b <= a for a, b in pairwise(starts)):
             raise ValueError("Schedule: each piece must begin after the one before it")
 

@@ -352,6 +352,7 @@ def rates_and_latencies(run: Run, facts: Sequence[PairFacts], warmup: float) -> 
     times, depth = backlog(facts)
     figures["backlog_max"] = int(depth.max()) if len(depth) else 0
     figures["backlog_mean"] = step_mean(times, depth, warmup, end) if span > 0 else None
+    figures["backlog_lasted"] = longest_spell(times, depth, run.ended_at)
     busy = [run.busy[f.pairs.name] for f in facts if f.pairs.name in run.busy]
     up = math.fsum(u for _, u in busy)
     figures["utilisation"] = math.fsum(b for b, _ in busy) / up if up > 0 else None
@@ -425,6 +426,15 @@ def backlog(facts: Sequence[PairFacts]) -> tuple[Array, Array]:
     at, depth = at[order], np.cumsum(change[order])
     is_last = np.append(at[1:] != at[:-1], True) if len(at) else np.zeros(0, dtype=bool)
     return at[is_last], depth[is_last]
+
+
+def longest_spell(times: Array, values: Array, end: float) -> float:
+    """For how long at most (s) a step function stayed above 0 until `end`."""
+    is_above = values > 0
+    rises = np.flatnonzero(is_above & ~np.append(False, is_above[:-1]))
+    falls = np.flatnonzero(~is_above & np.append(False, is_above[:-1]))
+    lengths = np.append(times[falls], end)[: len(rises)] - times[rises]
+    return float(lengths.max()) if len(lengths) else 0.0
 
 
 def step_mean(times: Array, values: Array, start: float, end: float) -> float:

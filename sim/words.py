@@ -82,6 +82,9 @@ FIGURES: dict[str, Figure] = {
     "goodput": Figure("goodput", "rate", "pairs processed per second, each counted once"),
     "backlog_max": Figure("maximum backlog", "copy", "copies ready at the broker at the worst moment"),
     "backlog_mean": Figure("mean backlog", "copy", "copies ready at the broker, averaged over time"),
+    "backlog_lasted": Figure(
+        "longest backlog", "time", "longest time on end in which copies were ready at the broker"
+    ),
     "prefetched_mean": Figure("mean prefetched", "copy", "delivered and not yet started, averaged over time"),
     "idle": Figure("idle", "share", "share of time in which no message is being processed"),
     "utilisation": Figure("utilisation", "share", "consumers' busy slots over slots that are up"),

@@ -221,7 +221,7 @@ VOLUME = distribution("Volume", "a distribution of sizes", SIZE)
 SCHEDULE = law(
     "Schedule",
     "a distribution of times",
-    "10 ms or {exponential: 10 ms}",
+    f"{TIME.example} or {{exponential: {TIME.example}}}",
     {
         **distribution_kinds(TIME, DURATION),
         "schedule": Kind(

@@ -587,8 +587,8 @@ def test_R36_drop_head_ignores_priority() -> None:
     told = rabbit(
         channel={"max_priority": 4, "max_length": 3, "exchange": "fanout"},
         producers={
-            "vip": {"keys": {"values": ["vip"]}, "priorities": {"vip": 4}, **at(0.1, 0.2)},
-            "bulk": {"keys": {"values": ["bulk"]}, **at(0.3, 0.4, 0.5)},
+            "vip": {"keys": {"values": ["vip"]}, "priorities": {"vip": 4}, **at(0.2, 0.4)},
+            "bulk": {"keys": {"values": ["bulk"]}, **at(0.1, 0.3, 0.5)},
         },
         faults=[NOBODY],
         duration=2.0,
@@ -680,7 +680,8 @@ def test_R37_a_quorum_queue_commits_at_most_its_window_per_commit() -> None:
     rate = len(stored) / (stored[-1] - stored[0])
     t_commit = sync + 0.0002
     assert 32 / (t_commit + sync) <= rate <= 432 / t_commit
-    assert rate == pytest.approx(32 / t_commit, rel=0.35)
+    # From 32 on the channel grants no credit, and its reader has up to 400: half of that waits for the next sync.
+    assert rate == pytest.approx(432 / (t_commit + sync), rel=0.2)
 
 
 # -- alarms ----------------------------------------------------------------------------------------------------

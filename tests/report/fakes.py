@@ -64,6 +64,7 @@ def metrics(
         "goodput": unique / 60,
         "backlog_max": 10,
         "backlog_mean": 2.5,
+        "backlog_lasted": 1.5,
         "utilisation": 0.8,
         "requests": 3 * published,
         "cost": None,

@@ -55,7 +55,9 @@ def _check(channel: Channel, producers: Any, services: Any) -> str | None:
     clients = [*(p.client for p in producers.values()), *(s.client for s in services.values())]
     credits = channel.credit_flow_default_credit
     if len(credits) != 2 or credits[1] > credits[0]:
-        return "credit_flow_default_credit has a credit and what comes back of it at a time, such as [400, 200]"
+        return (
+            "credit_flow_default_credit has a credit and what comes back of it at a time, such as [400, 200]"
+        )
     if channel.queue_node > channel.nodes or (channel.dead_letter_node or 1) > channel.nodes:
         return f"there are {channel.nodes} nodes; queue_node and dead_letter_node must be among them"
     if any(client.node > channel.nodes for client in clients):

@@ -11,7 +11,7 @@ from sim.brokers.rabbitmq.causes import (
     REPUBLISHED_IN_DOUBT,
     UNROUTABLE,
 )
-from sim.brokers.rabbitmq.channels import ConsumerChannel, PublisherChannel
+from sim.brokers.rabbitmq.channels import PublisherChannel
 from sim.brokers.rabbitmq.classic import ClassicQueue
 from sim.brokers.rabbitmq.client import Consumer, Publisher
 from sim.brokers.rabbitmq.dead_letters import DeadLetters
@@ -57,7 +57,9 @@ class Broker:
 
     def _start(self) -> None:
         self._keep_sizes()
-        is_plain = self.messages.keys is None and not self._anything_deleted() and not self.settings.is_delay_queue
+        is_plain = (
+            self.messages.keys is None and not self._anything_deleted() and not self.settings.is_delay_queue
+        )
         if is_plain and all(queue.takes("") for queue in self.queues):
             self._everything_to = [queue for queue in self.queues if queue.is_offered]
         if self.settings.memory is not None or self.settings.disk is not None:

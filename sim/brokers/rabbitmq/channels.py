@@ -203,8 +203,8 @@ class PublisherChannel(Socket):
     # -- flow control ------------------------------------------------------------------------------------------
 
     def wait_for(self, copy: int, queue: MessageQueue) -> None:
-        """R-37: a replicated queue has not committed this yet. From 32 on (stream: 256) the channel grants its reader no
-        more credit, and the socket is read until the reader has spent what it has."""
+        """R-37: a replicated queue has not committed this yet. From 32 on (stream: 256) the channel grants its reader
+        no more credit, and the socket is read until the reader has spent what it has."""
         is_known = copy in self.pending
         self.pending[copy] = queue
         if is_known:

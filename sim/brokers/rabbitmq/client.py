@@ -131,7 +131,7 @@ class Client:
         self.is_open = False
 
     def restarted(self) -> None:
-        """Connect again. One that was kept open does so by itself, but perhaps the next one had not had its turn yet."""
+        """Connect again. One that was kept open does so by itself, but the next one may not have had its turn yet."""
         if len(self.addresses) > 1:
             self.addresses[self.current].connection.keep_open()
 
@@ -161,6 +161,8 @@ class Publisher(Client):
         self._batch = settings.confirm_batch or settings.transaction
         self._in_batch: dict[int, None] = {}  # copies that were published and have no answer yet
         self._is_batch_full = False
+        self._busy = 0.0  # when the application's thread is done with what it has published (s)
+        self._is_plain = self._batch is None and not settings.cpu_per_message
         if settings.expiration is not None:
             number = len(broker.publishers)
             stream = broker.world.stream(f"{sender.host.name}.{broker.name}.expiration#{number}")
@@ -194,7 +196,15 @@ class Publisher(Client):
             if not self.wants_confirms:
                 self.buffered.append(copy)
                 return
-        self.requests.send(self.channel.publish, copy)
+        if self._is_plain:
+            self.requests.send(self.channel.publish, copy)
+        else:
+            self._publish_fully(copy)
+
+    def _publish_fully(self, copy: int) -> None:
+        """The way of an application that waits for batches, or needs a while for each publish."""
+        self._busy = max(self._busy, self.world.now) + self.settings.cpu_per_message
+        self.requests.send_at(self._busy, self.channel.publish, copy)
         if self._batch is not None:
             self._in_batch[copy] = None
             if len(self._in_batch) == self._batch:

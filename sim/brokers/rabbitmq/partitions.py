@@ -1,5 +1,4 @@
-"""What nodes of series 4.0 to 4.2 do when they lose contact (R-28). Series 4.3 does nothing: replicated queues decide.
-"""
+"""What nodes of series 4.0 to 4.2 do when they lose contact (R-28). In 4.3 they do nothing: Raft groups decide."""
 
 from __future__ import annotations
 
@@ -22,7 +21,9 @@ class PartitionHandling:
     def __init__(self, broker: Broker) -> None:
         self.broker, self.world = broker, broker.world
         self.paused: dict[Node, None] = {}
-        self._met: dict[tuple[Node, Node], int] = {}  # the epoch of a peer's process that a node is connected to
+        self._met: dict[
+            tuple[Node, Node], int
+        ] = {}  # the epoch of a peer's process that a node is connected to
         self._apart: dict[tuple[Node, Node], None] = {}  # who has lost whom
         self._diverged: dict[tuple[Node, Node], None] = {}  # who has lost whom while both went on
 

@@ -92,6 +92,7 @@ class ProducerClient:
     confirms. `expiration`: TTL of each message (s). `priorities`: by key, others have the queue's default.
     `publishing_ids` (stream protocol): the stream drops what it has stored already. `heartbeat` (s; null is off),
     `recovery_interval` before it connects again. `node`: the one it connects to first; then the next.
+    `cpu_per_message` (of the model): what the application's thread spends on each publish, one after the other.
     """
 
     delivery_mode: Literal["persistent", "transient"] = "persistent"
@@ -104,6 +105,7 @@ class ProducerClient:
     heartbeat: Seconds | None = 60.0
     recovery_interval: Seconds = 5.0
     node: int = 1
+    cpu_per_message: Seconds = 0.0
 
 
 @dataclass(frozen=True)

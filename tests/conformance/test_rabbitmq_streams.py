@@ -183,6 +183,23 @@ def test_R39_a_reader_goes_on_from_another_node() -> None:
     assert told.order("processed") == [0, 1, 2, 3, 4]
 
 
+def test_R39_a_reader_that_is_cut_off_from_the_leader_catches_up() -> None:
+    # given a reader and a publisher on nodes that have no contact for longer than their connection lasts
+    cut = {"partition": "orders.1 <-> orders.2", "at": 0.25, "lasting": 100.0}
+    told = stream(THREE, producer={"messages": 5, "node": 2}, duration=200.0, faults=[cut])
+    # then all is confirmed once there is a leader that both followers hear of, and read in order after the cut
+    assert told["confirmed"] == told["unique"] == 5
+    assert told.order("processed") == [0, 1, 2, 3, 4] and told["duplicates"] == 0
+
+
+def test_R39_a_reader_has_its_full_credit_again_after_its_node() -> None:
+    # given a reader with a credit of 1, which is spent when the broker's process dies
+    told = stream(ONE, {"prefetch": 1}, faults=[{"crash": "orders", "at": 0.305, "lasting": 0.05}])
+    # then it reads on, and what it had in hand comes again
+    assert told["unique"] == 5
+    assert told.causes == {("duplicate", "offset_replay"): 1}
+
+
 def test_R39_a_single_active_reader_is_succeeded() -> None:
     # given two readers, of which one is active, and dies
     service = {"consumers": 2}

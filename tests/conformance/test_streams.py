@@ -83,15 +83,16 @@ def test_a_departure_in_the_past_is_a_mistake():
         stream.send_at(rig.world.now - 1.0, rig.arrive, 1)
 
 
+@pytest.mark.parametrize("back", [1.5, 30.0])
 @pytest.mark.parametrize("kind", ["process", "machine"])
-def test_a_crash_takes_what_has_not_left(kind):
+def test_a_crash_takes_what_has_not_left(kind, back):
     rig = Rig(delay=0.01)
     stream = rig.connected().there
     start = rig.world.now
     for copy in range(4):
         stream.send_at(start + 1.0 * copy, rig.arrive, copy)
     rig.after(1.005, rig.client.crash, kind)
-    rig.after(1.5, rig.client.restart)
+    rig.after(back, rig.client.restart)
     rig.run_for(10.0)
     # a process that dies resets its connection, and what is on its way dies with it; a machine says nothing
     arrived = [0] if kind == "process" else [0, 1]

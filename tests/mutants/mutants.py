@@ -31,6 +31,8 @@ NETWORK = "conformance/test_network.py"
 STORAGE = "conformance/test_storage.py"
 FAULTS = "conformance/test_faults.py"
 CAUSES = "conformance/test_causes.py"
+STREAMS = "conformance/test_streams.py"
+PRODUCING = "conformance/test_producing.py"
 BOOKS = "properties/test_books.py"
 SURVIVORS = "unit/test_survivors.py"
 
@@ -391,6 +393,70 @@ CONNECTION = (
         "a client that connects in vain waits twice as long each time",
         (SURVIVORS,),
     ),
+    Mutant(
+        "a-cut-spares-what-has-not-left",
+        "connection.py",
+        "if not stream.is_well:",
+        "if False:",
+        "what befalls the path before a segment leaves befalls the segment",
+        (STREAMS,),
+    ),
+    Mutant(
+        "a-paused-sender-sends",
+        "connection.py",
+        "end.outgoing.take_back()",
+        "pass",
+        "a process that stands still sends nothing",
+        (STREAMS,),
+    ),
+    Mutant(
+        "a-dead-machine-sends-on",
+        "stream.py",
+        "waiting += [segment for _, segment in self._take_back()]",
+        "pass",
+        "what a machine has not sent when it dies never leaves",
+        (STREAMS,),
+    ),
+    Mutant(
+        "who-does-not-read-reads",
+        "stream.py",
+        "self._reader = _NobodyReads",
+        "pass",
+        "what arrives while a process does not read waits in its kernel",
+        (STREAMS,),
+    ),
+    Mutant(
+        "unread-data-survives-the-reader",
+        "stream.py",
+        "            for _ in range(unread):\n                self.hop.dropped(",
+        "            for _ in range(0):\n                self.hop.dropped(",
+        "what a dead machine had sent and a dead process has not read is lost, and reported",
+        (STREAMS,),
+    ),
+    Mutant(
+        "second-look-closes",
+        "heartbeats.py",
+        "(math.floor((heard_at - opened_at) / self.every) + 3)",
+        "(math.floor((heard_at - opened_at) / self.every) + 2)",
+        "the look after the last byte sees a change; the two after it do not",
+        (STREAMS,),
+    ),
+    Mutant(
+        "data-is-no-sign-of-life",
+        "connection.py",
+        "if rule.hears_data:",
+        "if False:",
+        "an end that looks whether anything came counts data as well",
+        (STREAMS,),
+    ),
+    Mutant(
+        "forgotten-while-connecting-comes-back",
+        "connection.py",
+        "        self._is_wanted = False\n        self._attempt += 1\n",
+        "        self._is_wanted = False\n",
+        "a client that forgets a connection gives up connecting as well",
+        (STREAMS,),
+    ),
 )
 
 HOST = (
@@ -561,6 +627,14 @@ FAULT = (
         "two faults by chance strike independently of each other",
         (FAULTS,),
     ),
+    Mutant(
+        "role-of-the-first-time",
+        "faults.py",
+        "self._parts = self._find()",
+        "self._parts = self._parts or self._find()",
+        "a fault of a role strikes whoever has it then",
+        (FAULTS,),
+    ),
 )
 
 BROKER = (
@@ -726,6 +800,38 @@ APPS = (
         "False\n            or",
         "no more than a window is unconfirmed",
         (TEXTBOOK,),
+    ),
+    Mutant(
+        "window-ignored-when-ready-again",
+        "producing.py",
+        "elif self.waiting and not (\n                self.window and ",
+        "elif self.waiting and not (\n                False and ",
+        "no more than a window is unconfirmed, also when a library is ready again",
+        (PRODUCING,),
+    ),
+    Mutant(
+        "new-ones-before-overdue-ones",
+        "producing.py",
+        "if self.overdue:\n                self._resend(",
+        "if self.overdue and not self.waiting:\n                self._resend(",
+        "what was sent before and is in doubt goes out before what is new",
+        (PRODUCING,),
+    ),
+    Mutant(
+        "word-about-an-old-copy-counts",
+        "producing.py",
+        "is_last_sent = copy == self.resent.get(message, message)",
+        "is_last_sent = True",
+        "an answer to an earlier copy says nothing about the last one",
+        (PRODUCING,),
+    ),
+    Mutant(
+        "publishing-library-overturns-the-queue",
+        "producing.py",
+        "        if self._is_pumping:\n            return",
+        "        if False:\n            return",
+        "a library that is ready again while it publishes does not recurse",
+        (PRODUCING,),
     ),
     Mutant(
         "producer-crash-keeps-its-memory",

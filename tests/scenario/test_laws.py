@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from sim.distributions import (
     Normal,
     Pareto,
     Scaled,
+    Schedule,
     Shifted,
     Uniform,
 )
-from sim.scenario import Scenario, config_dict
+from sim.scenario import Scenario, ScenarioError, config_dict
 from sim.scenario.laws import LAWS
 
 pytestmark = pytest.mark.usefixtures("fake_systems")
@@ -63,6 +65,13 @@ TIMES = [
         Mixture(((1.0, Mixture(((2.0, Constant(0.001)),))),)),
     ),
 ]
+SCHEDULES = [
+    (
+        "{schedule: [[0 s, 10 ms], [5 min, {exponential: 30 ms}]]}",
+        Schedule(((0.0, Constant(0.01)), (300.0, Exponential(0.03)))),
+    ),
+    ("{schedule: {pieces: [[0, 1 s]]}}", Schedule(((0.0, Constant(1.0)),))),
+]
 ARRIVALS = [
     ("100/s", Poisson(100.0)),
     ("100", Poisson(100.0)),
@@ -89,7 +98,7 @@ def scenario(loaded: Callable[[str], Scenario], **laws: str) -> Scenario:
     return loaded(FILE.format(**({"arrivals": "1/s", "size": "1 B", "time": "1 s"} | laws)))
 
 
-@pytest.mark.parametrize("text, law", TIMES)
+@pytest.mark.parametrize("text, law", [*TIMES, *SCHEDULES])
 def test_distribution(loaded: Callable[[str], Scenario], text: str, law: Any) -> None:
     config = scenario(loaded, time=text).points()[0].config
     assert config.services["billing"].app.service_time == law
@@ -106,16 +115,37 @@ def test_a_size_is_in_bytes(loaded: Callable[[str], Scenario]) -> None:
     assert config.producers["shop"].app.size == Uniform(1024.0, 2000.0)
 
 
-@pytest.mark.parametrize("kind", [*TIMES, *ARRIVALS], ids=lambda item: item[0])
+@pytest.mark.parametrize("kind", [*TIMES, *SCHEDULES, *ARRIVALS], ids=lambda item: item[0])
 def test_what_a_config_says_can_be_read_again(
     loaded: Callable[[str], Scenario], kind: tuple[str, Any]
 ) -> None:
-    part = "time" if kind in TIMES else "arrivals"
+    part = "arrivals" if kind in ARRIVALS else "time"
     config = scenario(loaded, **{part: kind[0]}).points()[0].config
     assert Scenario.from_dict(config_dict(config)).points()[0].config == config
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{schedule: []}", "the first piece must begin at 0, found none"),
+        ("{schedule: [[1 s, 10 ms]]}", "the first piece must begin at 0, found 1"),
+        ("{schedule: [[0 s, 10 ms], [0 s, 20 ms]]}", "each piece must begin after the one before it"),
+        ("{schedule: [[0 s, 10 ms], 20 ms]}", "expected a pair such as [5 min, 20 ms], found '20 ms'"),
+        ("{scaled: {factor: 2, distribution: {schedule: [[0 s, 1 s]]}}}", "expected a distribution of times"),
+    ],
+)
+def test_a_bad_schedule_is_told(loaded: Callable[[str], Scenario], text: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        scenario(loaded, time=text)
+
+
+def test_only_a_service_time_has_a_schedule(loaded: Callable[[str], Scenario]) -> None:
+    with pytest.raises(ScenarioError, match="expected a distribution of sizes, found 'schedule'"):
+        scenario(loaded, size="{schedule: [[0 s, 1 B]]}")
+
+
 def test_every_kind_can_be_written() -> None:
+    assert list(LAWS["Schedule"][0]) == [*distributions.KINDS, "schedule"]
     assert list(LAWS["Duration"][0]) == list(LAWS["Volume"][0]) == list(distributions.KINDS)
     assert list(LAWS["Arrivals"][0]) == list(arrivals.KINDS)
     assert {type(law) for _, law in TIMES} == set(distributions.KINDS.values())

@@ -24,6 +24,7 @@ from sim.distributions import (
     Normal,
     Pareto,
     Scaled,
+    Schedule,
     Shifted,
     Uniform,
     UniformInt,
@@ -298,3 +299,11 @@ def test_bad_parameters_are_one_clear_line(build: Callable[[], object], message:
     with pytest.raises(ValueError) as caught:
         build()
     assert str(caught.value) == message
+
+
+def test_a_schedule_draws_from_the_law_of_the_time() -> None:
+    schedule = Schedule(((0.0, Constant(1.0)), (10.0, Exponential(5.0)), (20.0, Constant(3.0))))
+    draw = schedule.draws(np.random.default_rng(1))
+    assert [draw(time) for time in (0.0, 9.99, 20.0, 1e9, 5.0)] == [1.0, 1.0, 3.0, 3.0, 1.0]
+    values = [draw(10.0) for _ in range(10_000)]
+    assert sum(values) / len(values) == pytest.approx(5.0, rel=SIGMAS / 100)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sim.arrivals import Deterministic
-from sim.distributions import Constant
-from sim.metrics import idle_time, measure
+from sim.distributions import Constant, Schedule
+from sim.metrics import idle_time, longest_spell, measure
 from sim.simulation import simulate
 from tests.conformance.builders import given
 
@@ -87,3 +87,31 @@ def test_idle_time_is_what_no_span_covers(spans: list[tuple[float, float]], idle
     facts: Any = [SimpleNamespace(started=started, processed=processed)]
     assert idle_time(facts, 0.0, 10.0) == pytest.approx(idle)
     assert idle_time([], 0.0, 10.0) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("times", "values", "longest"),
+    [
+        ([], [], 0.0),
+        ([1.0, 2.0], [0, 0], 0.0),
+        ([1.0, 2.0, 3.0, 6.0, 7.0, 8.5], [1, 0, 2, 1, 0, 0], 4.0),
+        ([1.0, 4.0, 6.0], [1, 0, 3], 4.0),  # still above at the end
+    ],
+)
+def test_the_longest_spell_above_zero(times: list[float], values: list[int], longest: float) -> None:
+    assert longest_spell(np.array(times), np.array(values, dtype=np.int64), 10.0) == longest
+
+
+def test_a_backlog_lasts_until_the_broker_has_none_left() -> None:
+    """A batch of five at one consumer, each next one sent 30 ms after the one before: the last after 120 ms."""
+    found = figures(arrivals=Deterministic(1e6), duration=1.0, prefetch=1)
+    assert found["backlog_lasted"] == pytest.approx(0.12, abs=1e-4)
+
+
+def test_a_handler_takes_as_long_as_is_scheduled_when_it_begins() -> None:
+    schedule = Schedule(((0.0, Constant(0.01)), (1.0, Constant(0.03))))
+    run = simulate(given(arrivals=Deterministic(10.0), duration=2.0, messages=19, service_time=schedule))
+    pairs = next(iter(next(iter(run.ledger.channels.values())).subscriptions.values()))
+    took = [(pairs.started_at[i], pairs.processed_at[i] - pairs.started_at[i]) for i in range(19)]
+    assert len({round(seconds, 9) for _, seconds in took}) == 2
+    assert all(seconds == pytest.approx(0.01 if began < 1.0 else 0.03) for began, seconds in took)

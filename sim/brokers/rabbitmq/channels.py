@@ -474,11 +474,17 @@ class ConsumerChannel(Socket):
         self.read_all_again()
         copies = [*self._overdue, *self.unacked.clear()]
         self._overdue.clear()
+        self._give_all_back()
         self.queue.tell(self.node, "left", self, copies, cause, how)
+
+    def _give_all_back(self) -> None:
+        """What it was sent is the queue's to return, also if the same client has a channel again before that."""
+        self._answered |= {copy: None for copy, (owner, _) in self.queue.unacked.items() if owner is self}
 
     def node_died(self, kind: str) -> None:
         """The node of the channel has crashed. A queue elsewhere learns of it in its time (R-14, R-26)."""
         copies = [*self._overdue, *self.unacked.clear()]
         self.is_open = False
         self._start_empty()
+        self._give_all_back()
         self.queue.consumer_node_lost(self, copies, kind)

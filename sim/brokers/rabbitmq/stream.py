@@ -49,8 +49,9 @@ class StreamQueue(MessageQueue):
         self.position = 0
         self.active: ConsumerChannel | None = None  # of `consumers`, the one that reads
         self._again: dict[int, int] = {}  # by offset, the further copies of what was delivered before
-        self._vanished: dict[ConsumerChannel, int] = {}
-        self._vanishings = 0
+        self._vanished: dict[
+            ConsumerChannel, None
+        ] = {}  # with their node, which the leader does not know yet
         broker.sim.at_start(self._look_up_start)
 
     def _look_up_start(self) -> None:
@@ -186,6 +187,7 @@ class StreamQueue(MessageQueue):
         if not self.settings.single_active_consumer:
             for old in list(self.consumers):  # the client was on another node, which does not know yet
                 self._take_leave(old)
+        consumer.credit = consumer.prefetch
         self.consumers.append(consumer)
         if self.active is None:
             self._activate(consumer)
@@ -201,7 +203,6 @@ class StreamQueue(MessageQueue):
     def left(self, consumer: ConsumerChannel, copies: list[int], cause: int, how: str) -> None:
         """A consumer's channel has ended: whoever comes next starts from the stored offset."""
         self._take_leave(consumer)
-        consumer.credit = consumer.prefetch
 
     def _take_leave(self, consumer: ConsumerChannel) -> None:
         self._vanished.pop(consumer, None)
@@ -222,18 +223,18 @@ class StreamQueue(MessageQueue):
             self._activate(successor)
 
     def consumer_node_lost(self, consumer: ConsumerChannel, copies: list[int], kind: str) -> None:
-        """The reader has died with its node; the next consumer waits until the others notice."""
-        if not self.settings.single_active_consumer:
+        """The reader has died with its node. Whoever waits to succeed it waits until the leader's node notices."""
+        if not self.settings.single_active_consumer or consumer.node is self.node:
             self._take_leave(consumer)
         elif consumer in self.consumers:
-            self._vanishings += 1
-            self._vanished[consumer] = self._vanishings
-            delay = self.broker.until_noticed(kind)
-            self.world.call_later(delay, self._give_up_on, consumer, self._vanishings)
+            self._vanished[consumer] = None
 
-    def _give_up_on(self, consumer: ConsumerChannel, number: int) -> None:
-        if self._vanished.get(consumer) == number:
+    def contact(self, peer: Node, is_there: bool) -> None:
+        """The leader's node is connected to another, or not any more. A reader that is still there reads on."""
+        for consumer in [c for c in self._vanished if c.node is peer]:
             self._take_leave(consumer)
+        if is_there and self.is_offered:
+            self.log.greet(peer)
 
     # -- what the log loses ------------------------------------------------------------------------------------
 
@@ -266,18 +267,31 @@ class StreamQueue(MessageQueue):
         self.node.queues.remove(self)
         leader.queues.append(self)
         self.node = leader
+        for consumer in list(self._vanished):
+            self._take_leave(consumer)
 
     # -- books and failure -------------------------------------------------------------------------------------
 
     def holdings(self) -> Iterator[int]:
-        """Copies that would still be delivered, by those who read now or by those who come after a crash."""
-        first = self.position if self.active is None else min(self.position, self._start())
+        """Copies that would still be delivered: to the consumer that reads now or, if that is gone and the broker does
+        not know it yet, to the next one."""
+        yield from self.log.pending()
+        active = self.active
+        if (
+            active is not None
+            and active.is_open
+            and active.client.is_open
+            and active.client.channel is active
+        ):
+            first = self.position
+            yield from (copy for copy in active.deliveries.held_copies() if copy in self.unacked)
+        else:
+            first = min(self.position, self._start())
+            for copy, (_, offset) in self.unacked.items():
+                if self.stored < offset < first:
+                    yield copy
         for offset in range(first, self.log.end):
             yield self._copy_at(offset)
-        for copy, (_, offset) in self.unacked.items():
-            if self.stored < offset < first:
-                yield copy
-        yield from self.log.pending()
 
     def node_crashed(self, node: Node) -> None:
         """Some node of the cluster has crashed."""

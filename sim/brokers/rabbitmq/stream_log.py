@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PER_MESSAGE = 1e-6  # seconds of the leader per message or stored offset that it writes (sheet, section 4)
 PER_CHUNK = 50e-6  # seconds of the leader per chunk
-RETRY = 1.0  # seconds until a node says again what did not reach another
 
 
 class Publish:
@@ -87,7 +86,6 @@ class StreamLog:
         self._era = 0
         # What other nodes know to be committed:
         self._seen: dict[Node, int] = {}
-        self._to_tell: dict[Node, None] = {}
         broker = self.broker
         first = broker.nodes.index(node)
         members = [*broker.nodes[first:], *broker.nodes[:first]][: self.settings.initial_group_size]
@@ -132,11 +130,9 @@ class StreamLog:
         publish = self._outbox.get(copy)
         if publish is None:
             return
-        publish.has_left = False
+        publish.has_left = False  # until there is a connection again, or another leader
         if publish.node is None:
             self._drop(copy)
-        else:
-            self.world.in_background(RETRY, self._forward, copy)
 
     def node_crashed(self, node: Node) -> None:
         """What a dead node had not handed over is lost; it answers nobody."""
@@ -250,18 +246,11 @@ class StreamLog:
                 reader.pairs.died(copy, DEDUP_SWALLOWED)
 
     def _answer(self, copy: int, channel: PublisherChannel) -> None:
-        self.broker.send(self.node, channel.node, self._relay, copy, channel, dropped=self._not_relayed)
+        self.broker.send(self.node, channel.node, self._relay, copy, channel)
 
     def _relay(self, copy: int, channel: PublisherChannel) -> None:
         if copy in channel.pending:  # else it has ended meanwhile
             channel.took(copy, self.world.now, self.entrance)
-
-    def _not_relayed(self, copy: int, channel: PublisherChannel) -> None:
-        self.world.in_background(RETRY, self._answer_again, copy, channel)
-
-    def _answer_again(self, copy: int, channel: PublisherChannel) -> None:
-        if copy in channel.pending and self.log.leader is not None:  # a new leader answers anyway
-            self._answer(copy, channel)
 
     # -- retention ---------------------------------------------------------------------------------------------
 
@@ -309,23 +298,13 @@ class StreamLog:
         if self.log.leader is None:
             self._hear(node, self.end)
         else:
-            self.broker.send(self.node, node, self._hear, node, self.end, dropped=self._not_heard)
+            self.broker.send(self.node, node, self._hear, node, self.end)
 
     def _hear(self, node: Node, end: int) -> None:
         self._seen[node] = end
         for reader in self.readers:
             if reader.active is not None and reader.active.node is node:
                 reader.dispatch()
-
-    def _not_heard(self, node: Node, end: int) -> None:
-        if node not in self._to_tell:
-            self._to_tell[node] = None
-            self.world.in_background(RETRY, self._tell_again, node)
-
-    def _tell_again(self, node: Node) -> None:
-        del self._to_tell[node]
-        if node in self._nodes_that_read() and self.log.leader is not None:
-            self.tell_end(node)
 
     def _nodes_that_read(self) -> list[Node]:
         """Nodes besides the leader's with an active consumer."""
@@ -335,6 +314,18 @@ class StreamLog:
 
     # -- leaders come and go -----------------------------------------------------------------------------------
 
+    def greet(self, node: Node) -> None:
+        """The leader's node and another are connected again: what was lost between them is said again."""
+        if self.log.leader is None:
+            return
+        for copy, publish in list(self._outbox.items()):
+            if publish.node is node and not publish.has_left:
+                self._forward(copy)
+        for channel in node.channels:
+            channel.leader_changed(self.entrance)
+        if node in self._nodes_that_read():
+            self.tell_end(node)
+
     def _leader_changed(self, leader: Node | None) -> None:
         """R-26: channels on live nodes send again what was not applied, and ask again for what they did not hear."""
         self._era += 1  # what the old one was writing is not heard of any more
@@ -342,9 +333,9 @@ class StreamLog:
         if leader is None:
             return
         if leader is not self.node:
+            self.node = leader
             for reader in self.readers:
                 reader.move_to(leader)
-            self.node = leader
         in_log = {copy for command in self.log.uncommitted() for copy in command[0].copies}
         for copy, publish in list(self._outbox.items()):
             if copy in in_log:

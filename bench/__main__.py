@@ -9,10 +9,11 @@ import os
 import platform
 import sys
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Spread, bytes_per_message, compare, events, scaling
+from bench.measure import Spread, bytes_per_message, compare, events, scaling, systems
 
 HISTORY = Path(__file__).with_name("history.csv")
 
@@ -50,14 +51,15 @@ def measure(messages: int, rounds: int, sizes: list[int]) -> dict[str, Any]:
         "share_of_heap": counted.share_of_heap,
         "bytes_per_message": bytes_per_message(sizes[0]),
         "us_per_message_by_size": {str(n): us for n, us in scaling(sizes).items()},
+        "systems": {name: asdict(cost) for name, cost in systems(messages, rounds).items()},
     }
 
 
 def report(figures: dict[str, Any]) -> str:
     """The figures for people."""
 
-    def spread(name: str, digits: int) -> str:
-        values = Spread(**figures[name])
+    def spread(figure: dict[str, float], digits: int) -> str:
+        values = Spread(**figure)
         return f"{values.median:.{digits}f} ({values.least:.{digits}f} to {values.greatest:.{digits}f})"
 
     by_size = {int(n): us for n, us in figures["us_per_message_by_size"].items()}
@@ -65,9 +67,9 @@ def report(figures: dict[str, Any]) -> str:
     lines = [
         f"Reference work W, {figures['messages']:,} messages, {figures['rounds']} rounds in turn: "
         "median (least to greatest) of CPU time",
-        f"  plain SimPy / msgsim     {spread('ratio', 1)} times",
-        f"  plain SimPy              {spread('plain_us_per_message', 1)} us per message",
-        f"  msgsim, full ledger      {spread('us_per_message', 1)} us per message",
+        f"  plain SimPy / msgsim     {spread(figures['ratio'], 1)} times",
+        f"  plain SimPy              {spread(figures['plain_us_per_message'], 1)} us per message",
+        f"  msgsim, full ledger      {spread(figures['us_per_message'], 1)} us per message",
         f"Events                     {figures['events_per_message']:.1f} per message, "
         f"{figures['events_per_second'] / 1e6:.2f} M/s",
         f"  of a bare heap           {figures['share_of_heap']:.0%}",
@@ -76,6 +78,12 @@ def report(figures: dict[str, Any]) -> str:
         *(
             f"  {n:>9,} messages       {us:.1f} us each, {us / by_size[smallest]:.2f} of the smallest"
             for n, us in by_size.items()
+        ),
+        f"The same work over connections that lose nothing, {figures['messages']:,} messages, in turn",
+        *(
+            f"  {name:<18}       {spread(cost['ratio'], 2)} of the textbook, "
+            f"{cost['us']['median']:.1f} us and {cost['events_per_message']:.1f} events per message"
+            for name, cost in figures["systems"].items()
         ),
         f"Python {figures['python']}, {figures['cores']} cores",
     ]
@@ -100,12 +108,18 @@ def record(figures: dict[str, Any], label: str) -> None:
         "largest": largest,
         "us_per_message_at_largest": round(figures["us_per_message_by_size"][largest], 2),
     }
-    is_new = not HISTORY.exists()
-    with HISTORY.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    for name, cost in figures["systems"].items():
+        row[f"{name} ratio"] = round(cost["ratio"]["median"], 2)
+        row[f"{name} events"] = round(cost["events_per_message"], 2)
+    rows = []
+    if HISTORY.exists():
+        with HISTORY.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))  # earlier ones may lack figures that came later
+    rows.append(row)
+    with HISTORY.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(chain(*rows))), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:

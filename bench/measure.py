@@ -15,7 +15,8 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from bench import straightforward
-from bench.work import reference_work
+from bench.work import SYSTEMS, reference_work, system_work
+from sim.config import Config
 from sim.ledger import Ledger
 from sim.simulation import Simulation, simulate
 
@@ -79,6 +80,47 @@ def scaling(sizes: list[int]) -> dict[int, float]:
     return {n: statistics.fmean(seconds) * 1e6 / n for n, seconds in runs.items()}
 
 
+# -- systems -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SystemCost:
+    """What a message costs on one system: CPU time (us), that as a multiple of the textbook's in the same round, and
+    events on the agenda."""
+
+    us: Spread
+    ratio: Spread
+    events_per_message: float
+
+
+def systems(messages: int, rounds: int) -> dict[str, SystemCost]:
+    """Run the same work on each system in turn, A B C A B C ...; the first is the one that others are compared with."""
+    times: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+    counts: dict[str, list[int]] = {name: [] for name in SYSTEMS}
+    for seed in range(1, rounds + 1):
+        for name in SYSTEMS:
+            seconds, count = timed_and_counted(system_work(name, messages), seed)
+            times[name].append(seconds * 1e6 / messages)
+            counts[name].append(count)
+    first = next(iter(times.values()))
+    return {
+        name: SystemCost(
+            Spread.of(us),
+            Spread.of([a / b for a, b in zip(us, first, strict=True)]),
+            statistics.median(counts[name]) / messages,
+        )
+        for name, us in times.items()
+    }
+
+
+def timed_and_counted(config: Config, seed: int) -> tuple[float, int]:
+    """CPU time (s) of one run, and what its agenda numbered."""
+    simulation = Simulation(config, seed, 0)
+    first = next(simulation.world._eid)
+    seconds = cpu_seconds(simulation.run)
+    return seconds, next(simulation.world._eid) - first - 1
+
+
 # -- events --------------------------------------------------------------------------------------------------------
 
 
@@ -98,10 +140,7 @@ def events(messages: int, rounds: int) -> Events:
     """Count what the agenda numbered, and time as many pushes and pops of a heap of the same kind of entries."""
     counts, rates, shares = [], [], []
     for seed in range(1, rounds + 1):
-        simulation = Simulation(reference_work(messages), seed, 0)
-        first = next(simulation.world._eid)
-        seconds = cpu_seconds(simulation.run)
-        count = next(simulation.world._eid) - first - 1
+        seconds, count = timed_and_counted(reference_work(messages), seed)
         counts.append(count)
         rates.append(count / seconds)
         shares.append(cpu_seconds(partial(bare_heap, count)) / seconds)

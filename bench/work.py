@@ -3,12 +3,15 @@
 Poisson arrivals, 100/s. Every hop (publish, its ack, delivery, its ack) has an exponential delay of mean 1 ms and
 loses 1 %. The producer resends after 100 ms until acked. One queue; four consumers that hold at most ten unacked
 deliveries each; exponential service of mean 32 ms (load 0.8); redelivery 1 s after a delivery without an ack.
+
+The work of `SYSTEMS` is the same over connections, on a network that loses nothing: what a system's own protocol costs.
 """
 
 from __future__ import annotations
 
 from sim.apps import Producer, Resend, Service
 from sim.arrivals import Poisson
+from sim.brokers import rabbitmq
 from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Exponential
@@ -36,5 +39,42 @@ def reference_work(messages: int) -> Config:
             )
         },
         network=NetworkSettings(delay=Exponential(DELAY), loss=LOSS),
+        messages=messages,
+    )
+
+
+# -- the same work on several systems: one message per request, each confirmed, each delivery acked ---------------
+
+SYSTEMS = {
+    "textbook": ChannelConfig("textbook", Channel(transport="connection", ack_timeout=REDELIVER)),
+    "rabbitmq classic": ChannelConfig("rabbitmq", rabbitmq.Channel()),
+    "rabbitmq quorum": ChannelConfig("rabbitmq", rabbitmq.Channel(queue_type="quorum", nodes=3)),
+    "rabbitmq stream": ChannelConfig("rabbitmq", rabbitmq.Channel(queue_type="stream", nodes=3)),
+}
+PATIENT = 30.0  # seconds until a producer sends again, which it never needs to
+
+
+def system_work(name: str, messages: int) -> Config:
+    """That many messages through one of `SYSTEMS`. A stream has one consumer, of as many handlers as others have
+    consumers: each of several would read everything."""
+    channel = SYSTEMS[name]
+    consumers, slots = (1, CONSUMERS) if name == "rabbitmq stream" else (CONSUMERS, 1)
+    is_textbook = channel.system == "textbook"
+    producer = ProducerClient() if is_textbook else rabbitmq.ProducerClient()
+    client = ConsumerClient if is_textbook else rabbitmq.ConsumerClient
+    return Config(
+        channels={"orders": channel},
+        producers={
+            "shop": ProducerConfig(
+                Producer("orders", Poisson(ARRIVALS), resend=Resend(timeout=PATIENT)), producer
+            )
+        },
+        services={
+            "billing": ServiceConfig(
+                Service("orders", consumers=consumers, slots=slots, service_time=Exponential(SERVICE)),
+                client(prefetch=PREFETCH * slots),
+            )
+        },
+        network=NetworkSettings(delay=Exponential(DELAY)),
         messages=messages,
     )

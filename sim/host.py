@@ -49,6 +49,7 @@ class Host:
         self.is_running = True  # up and not paused: what every arrival asks
         self.is_machine_up = True
         self.is_steady = False
+        self.may_stop = False  # its own cluster may tell it to, without any fault
         self.epoch = 0
         self.crash_kind = ""  # the worst that happened to it when it was last down
         self.slowness = 1.0

@@ -351,7 +351,8 @@ class Network:
     def nothing_fails(self) -> None:
         """No fault will strike in this run: hosts and links need not look out for one."""
         for host in self.hosts.values():
-            host.be_steady()
+            if not host.may_stop:
+                host.be_steady()
         for link in self.links:
             link.conditions_changed()
 

@@ -20,6 +20,8 @@ class PartitionHandling:
 
     def __init__(self, broker: Broker) -> None:
         self.broker, self.world = broker, broker.world
+        for node in broker.nodes:
+            node.host.may_stop = True
         self.paused: dict[Node, None] = {}
         self._met: dict[
             tuple[Node, Node], int

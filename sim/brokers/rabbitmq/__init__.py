@@ -5,7 +5,7 @@ goes from a queue through a channel to the consumer. Each of these is a buffer i
 What is safe depends on the type of the queue:
 
 - a *classic* queue is one process on one node; it writes to the page cache and never waits for the disk (`classic`);
-- a *quorum* queue is a Raft group; what is confirmed is on the disks of a majority (`quorum`, `replication`);
+- a *quorum* queue is a Raft group; what is confirmed is on the disks of a majority (`quorum`, `replication`, `mesh`);
 - a *stream* is a replicated log that reading does not empty (`stream`).
 
 A publisher confirm says that the queues took the message, an acknowledgement that the queue may forget it, and neither

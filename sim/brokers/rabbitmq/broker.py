@@ -15,11 +15,11 @@ from sim.brokers.rabbitmq.channels import PublisherChannel
 from sim.brokers.rabbitmq.classic import ClassicQueue
 from sim.brokers.rabbitmq.client import Consumer, Publisher
 from sim.brokers.rabbitmq.dead_letters import DeadLetters
+from sim.brokers.rabbitmq.mesh import Mesh
 from sim.brokers.rabbitmq.node import Node
 from sim.brokers.rabbitmq.partitions import PartitionHandling
 from sim.brokers.rabbitmq.queue import MessageQueue
 from sim.brokers.rabbitmq.quorum import QuorumQueue
-from sim.brokers.rabbitmq.replication import Mesh
 from sim.brokers.rabbitmq.routing import any_takes
 from sim.brokers.rabbitmq.settings import Channel, ConsumerClient, ProducerClient
 from sim.distributions import Constant

@@ -558,6 +558,42 @@ def test_R08_a_queue_does_not_deduplicate():
     assert told.causes == {("duplicate", "republish_in_doubt"): 1}
 
 
+@pytest.mark.parametrize(
+    "channel",
+    [
+        {"cpu_per_message": 20},
+        {**FORWARDED, "node_delay": 10},
+        {"queue_type": "quorum", "fsync": 20},
+        {**QUORUM, "queue_node": 2, "node_delay": 5},
+        {"queue_type": "stream", "nodes": 2, "queue_node": 2, "node_delay": 5},
+    ],
+    ids=["classic", "classic elsewhere", "quorum", "quorum elsewhere", "stream elsewhere"],
+)
+def test_R08_an_answer_to_a_channel_that_has_ended_is_not_for_the_next_one(channel: dict[str, Any]):
+    # given a publisher that a cut of a second robs of its channel, and that cannot reach other nodes
+    others = [f"orders.{i + 1}" for i in range(1, channel.get("nodes", 1))]
+    told = rabbit(
+        channel=channel,
+        producer={
+            "heartbeat": 0.2,
+            "recovery_interval": 0.1,
+            "messages": 1,
+            "resend": {"timeout": None, "backoff": 20},
+        },
+        faults=[
+            NOBODY_CONSUMES,
+            {"partition": "shop <-> orders", "at": 0.15, "lasting": 1},
+            *({"partition": f"shop <-> {node}", "at": 0.15, "lasting": 60} for node in others),
+        ],
+        duration=70,
+    )
+    # when the first copy's confirm comes after 20 s, on the channel that it has now (connecting takes it up to 10 s)
+    again, confirmed = told.times("copy"), told.times("confirmed")
+    # then it is none for it: it publishes again, and that takes 20 s
+    assert len(again) == len(confirmed) == 1 and again[0] > 20.5
+    assert confirmed[0] >= again[0] + 20
+
+
 # -- throughput of publishers ----------------------------------------------------------------------------------------
 
 

@@ -251,6 +251,8 @@ class PublisherChannel(Socket):
 
     def closed(self) -> None:
         """The channel has ended, and nobody hears of what it waits for; messages on their way to queues go on."""
+        for queue in self.node.queues:
+            queue.publisher_left(self)
         self.waiting.clear()
         self.pending.clear()
         self._open_transaction.clear()
@@ -304,7 +306,8 @@ class RemoteChannel:
         channel.broker.send(self.queue.node, channel.node, self._relay, handler, copy, wait)
 
     def _relay(self, handler: Any, copy: int, wait: float) -> None:
-        handler(copy, self.channel.world.now + wait, self.queue)
+        if copy in self.channel.pending:  # else it has ended meanwhile
+            handler(copy, self.channel.world.now + wait, self.queue)
 
 
 class ConsumerChannel(Socket):

@@ -105,6 +105,13 @@ class ClassicQueue(MessageQueue):
             self._flush_at = due = self.busy
             self.node.host.call_at(due, self._flush_if_idle, due)
 
+    def publisher_left(self, channel: PublisherChannel) -> None:
+        """R-08: its messages stay, and what is on the way to it is not for the channel that the client opens next."""
+        for copy, waiting in self._unwritten.items():
+            if waiting is channel:
+                self._unwritten[copy] = None
+        self._written = [(copy, waiting) for copy, waiting in self._written if waiting is not channel]
+
     def _flush_if_idle(self, due: float) -> None:
         """R-06: a flush comes when the mailbox is empty, or 200 ms after the first message that waits for it."""
         now, latest = self.world.now, self._oldest + SYNC_INTERVAL

@@ -99,6 +99,9 @@ class MessageQueue:
         """Whether a publish was handed over and has not taken effect."""
         return False
 
+    def publisher_left(self, channel: PublisherChannel) -> None:
+        """A publisher's channel on the queue's node has ended: nobody hears its confirms any more."""
+
     # -- a message comes in ------------------------------------------------------------------------------------
 
     def enqueue(self, copy: int, channel: PublisherChannel | None, at: float) -> None:

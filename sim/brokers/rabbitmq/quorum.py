@@ -170,13 +170,13 @@ class QuorumQueue(MessageQueue):
             self._is_refusing = self.is_over(0)
 
     def _answer(self, copy: int, channel: PublisherChannel) -> None:
-        if channel.node is self.node:
-            channel.took(copy, self.busy, self)
-        else:
+        if channel.node is not self.node:
             self.broker.send(self.node, channel.node, self._relay, copy, channel)
+        elif copy in channel.pending:  # else it has ended meanwhile
+            channel.took(copy, self.busy, self)
 
     def _relay(self, copy: int, channel: PublisherChannel) -> None:
-        if copy in channel.pending:  # else it has heard that from a new leader
+        if copy in channel.pending:  # else it has ended, or has heard that from a new leader
             channel.took(copy, self.world.now, self)
 
     def is_pending(self, copy: int) -> bool:

@@ -618,6 +618,31 @@ def test_R09_throughput_is_the_window_over_the_round_trip(kind: str, window: int
     assert rate_of(told, window) == pytest.approx(window / (0.001 + t_c), rel=0.002)
 
 
+@pytest.mark.parametrize(("batch", "waits"), [(2, False), (3, True), (4, False)])
+def test_R09_a_batch_ends_with_so_many_publishes_also_if_some_are_answered_already(batch: int, waits: bool):
+    # given a fourth publish while only the third has no answer yet
+    told = rabbit(producer={"arrivals": {"trace": [0.1, 0.2, 0.3, 0.3005]}, "confirm_batch": batch})
+    # then it waits for that if the third was the last of a batch
+    answer = answered_at(told)[2]
+    assert told.times("stored")[3] == pytest.approx((answer if waits else 0.3005) + HOP)
+
+
+def test_R09_what_is_published_again_counts_to_the_batch_in_which_it_is():
+    # given a queue that takes nothing: message 0 is published at 0.100, 0.102 and 0.104 s, and that makes a batch
+    told = rabbit(
+        channel={"max_length": 0, "overflow": "reject-publish"},
+        producer={
+            "arrivals": {"trace": [0.1, 0.105]},
+            "confirm_batch": 3,
+            "resend": {"timeout": None, "attempts": 3},
+        },
+        faults=[NOBODY_CONSUMES],
+    )
+    # then message 1 waits for the third answer
+    came = [event.time for event in told.events("died", message=1) if event.cause == "overflow_new"]
+    assert came[0] == pytest.approx(0.106 + HOP, abs=1e-4)
+
+
 def test_R09_a_wide_window_leaves_the_rate_of_arrivals():
     told = rabbit(producer={"arrivals": every(0.001), "window": 20}, faults=[NOBODY_CONSUMES], messages=200)
     assert rate_of(told, 50) == pytest.approx(1000.0, rel=0.001)

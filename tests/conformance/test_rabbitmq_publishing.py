@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sim.brokers.rabbitmq.classic import ClassicQueue
+from sim.brokers.rabbitmq.client import Publisher
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.rabbitmq import (
@@ -182,6 +183,33 @@ def test_R03_mandatory_returns_it_and_nothing_is_lost_unnoticed(resend: Any):
     assert told["lost"] == told["confirmed"] == 0
     assert told["failed"] == (20 if resend else 0)
     assert not told.events("copy")  # to publish again would change nothing
+
+
+@pytest.mark.parametrize(("resend", "acks"), [({"timeout": None}, 1), (None, 0)])
+def test_R03_a_return_is_followed_by_the_ack(resend: Any, acks: int, monkeypatch: pytest.MonkeyPatch):
+    heard: list[tuple[str, int]] = []
+    for what in ("returned", "confirmed"):
+        handler = getattr(Publisher, what)
+        monkeypatch.setattr(
+            Publisher, what, lambda self, copy, n=what, h=handler: (heard.append((n, copy)), h(self, copy))
+        )
+    told = unroutable(mandatory=True, resend=resend)
+    # then in this order, and the producer has been told that it was returned
+    assert heard == [(what, i) for i in range(20) for what in ["returned", "confirmed"][: 1 + acks]]
+    assert told["confirmed"] == 0
+
+
+@pytest.mark.parametrize("kind", ["confirm_batch", "transaction"])
+def test_R03_a_batch_goes_on_after_what_was_returned(kind: str):
+    told = unroutable(mandatory=True, **{kind: 3})
+    assert (
+        told["failed"]
+        == told.causes[("rejected", "returned_unroutable")]
+        == 20
+        - (
+            2 if kind == "transaction" else 0  # not committed
+        )
+    )
 
 
 def test_R03_an_alternate_exchange_counts_as_routed():

@@ -123,8 +123,8 @@ class PublisherChannel(Socket):
         self._open_transaction = []
 
     def _unroutable(self, copy: int, at: float) -> None:
-        """R-03: dropped and confirmed; returned if it is mandatory; or to the alternate exchange. Without any exchange
-        the channel is closed."""
+        """R-03: dropped and confirmed; returned and then confirmed if it is mandatory; or to the alternate exchange.
+        Without any exchange the channel is closed."""
         messages, broker = self.broker.messages, self.broker
         if broker.settings.exchange == "missing":  # 404
             messages.died(copy, UNROUTABLE)
@@ -136,7 +136,6 @@ class PublisherChannel(Socket):
         elif self.mandatory:
             messages.died(copy, RETURNED_UNROUTABLE)
             self.answers.send_at(at, self.client.returned, copy)
-            return
         else:
             messages.died(copy, UNROUTABLE)
         if self.confirms:

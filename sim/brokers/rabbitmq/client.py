@@ -276,10 +276,11 @@ class Publisher(Client):
             self._over(copy)
 
     def returned(self, copy: int) -> None:
-        """R-03: basic.return: nobody wants it, and publishing it again would change nothing."""
+        """R-03: basic.return: nobody wants it, and publishing it again would change nothing.
+
+        With confirms basic.ack follows, which is no news to the application any more.
+        """
         self.sender.returned(copy)
-        if self._batch is not None:
-            self._over(copy)
 
     def channel_closed(self, _copy: int) -> None:
         """R-03: channel.close (404). Nobody opens another channel: a publish raises from now on."""

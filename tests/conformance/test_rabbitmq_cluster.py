@@ -14,11 +14,22 @@ from typing import Any
 import pytest
 
 from tests.conformance.builders import Story
-from tests.conformance.rabbitmq import HOP, QUORUM, books, deliveries, outcomes, rabbit, stored, told_after
+from tests.conformance.rabbitmq import (
+    HOP,
+    QUORUM,
+    at_once,
+    books,
+    deliveries,
+    outcomes,
+    rabbit,
+    stored,
+    told_after,
+)
 
 Z = 3.2905  # two-sided 99.9 % of the normal distribution
 NODE_HOP = 0.0001  # s, one way
 FSYNC = 0.001  # s
+CHANNEL, COMMAND = 10e-6, 15e-6  # s: of a publisher's channel, and of a quorum queue's leader
 FEW = 60e-6  # s: what the processes on the way take at most
 
 CLASSIC: dict[str, Any] = {}
@@ -212,6 +223,30 @@ def test_R25_a_confirm_waits_for_a_majority_of_disks(members: int, fsync: float,
     commit = fsync + (2 * delay if members > 1 else 0.0)
     assert told_after(told) == [pytest.approx(2 * HOP + commit, abs=FEW)] * 5
     assert told.times("sent") == [pytest.approx(0.1 * (i + 1) + HOP + commit, abs=FEW) for i in range(5)]
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_R25_a_commit_begins_behind_the_channel_and_its_answer_leaves_behind_the_leader(node: int):
+    told = rabbit(QUORUM, {"node": node}, faults=[absent(1e6)])
+    on_the_way = 2 * HOP + 2 * NODE_HOP * node  # to a follower and, from node 2, to the leader
+    assert told_after(told) == pytest.approx([on_the_way + CHANNEL + FSYNC + COMMAND] * 5, abs=1e-6)
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_R25_the_leader_spends_its_time_on_commands_and_not_on_deliveries(node: int):
+    # given 50 publishes of one instant, on each of which the leader spends 2 ms, and no acks yet
+    n, command = 50, 0.002
+    told = rabbit(
+        {**QUORUM, "cpu_per_message": command},
+        {**at_once(n), "node": node},
+        {"node": node, "prefetch": n, "service_time": 10},
+        messages=n,
+    )
+    # then confirms and deliveries, to whatever node, are 2 ms apart
+    for what in ("confirmed", "delivered"):
+        times = [time for time in told.times(what) if time < 1]
+        steps = [b - a for a, b in pairwise(times)]
+        assert len(times) == n and steps == pytest.approx([command] * (n - 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["persistent", "transient"])

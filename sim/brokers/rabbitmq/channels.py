@@ -361,10 +361,11 @@ class ConsumerChannel(Socket):
                 self.unacked.add(copy)
             self.deliveries.send_at(at, self.client.deliver, copy, copy)
         else:
-            self.broker.send(self.queue.node, self.node, self.forward, copy, dropped=self._dropped)
+            wait = max(0.0, at - self.world.now)  # until the queue has come so far
+            self.broker.send(self.queue.node, self.node, self.forward, copy, wait, dropped=self._dropped)
 
-    def forward(self, copy: int) -> None:
-        """From a queue on another node, on to the consumer."""
+    def forward(self, copy: int, wait: float = 0.0) -> None:
+        """From a queue on another node, on to the consumer after a wait (s)."""
         if not self.is_open:
             self._dropped(copy)
             return
@@ -373,9 +374,9 @@ class ConsumerChannel(Socket):
             return
         if not self.is_auto:
             self.unacked.add(copy)
-        self.deliveries.send(self.client.deliver, copy, copy)
+        self.deliveries.send_at(self.world.now + wait, self.client.deliver, copy, copy)
 
-    def _dropped(self, copy: int) -> None:
+    def _dropped(self, copy: int, wait: float = 0.0) -> None:
         self.client.delivery_dropped(copy, AUTO_ACK_CRASH)
 
     def leader_changed(self, queue: MessageQueue) -> None:

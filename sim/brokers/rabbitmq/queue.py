@@ -55,6 +55,7 @@ class MessageQueue:
         self.settings = settings = broker.settings
         if settings.cpu_per_message is not None:
             self.per_message = settings.cpu_per_message
+        self.per_delivery = self.per_message
         self.name = name or pairs.name
         self.messages = pairs.messages
         self.takes = takes(settings.exchange, pairs.name, binding)
@@ -177,7 +178,7 @@ class MessageQueue:
                 free.appendleft(consumer)
                 self._leave(copy, "expired")
                 continue
-            self.busy = (self.busy if self.busy > now else now) + self.per_message
+            self.busy = (self.busy if self.busy > now else now) + self.per_delivery
             self.pairs.sent(copy)
             self.unacked[copy] = (consumer, position)
             consumer.deliver(copy, self.busy)

@@ -56,6 +56,7 @@ class QuorumQueue(MessageQueue):
             on_lost=self._lost,
             snapshot_size=lambda: len(self.ready) + len(self.unacked),
         )
+        self.per_delivery = 0.0  # part of the command that brings it about
         self.has_leader = True
         self._number = 0
         self._outbox: dict[int, tuple[Node | None, Command]] = {}  # submitted and not applied, by number
@@ -76,9 +77,13 @@ class QuorumQueue(MessageQueue):
 
     def _submit(self, node: Node, what: str, *args: Any) -> int:
         """A channel on a node submits a command: it keeps it until it is applied, whoever leads."""
+        number = self._keep(node, what, *args)
+        self._forward(number)
+        return number
+
+    def _keep(self, node: Node, what: str, *args: Any) -> int:
         self._number = number = self._number + 1
         self._outbox[number] = (node, (number, what, args))
-        self._forward(number)
         return number
 
     def _forward(self, number: int) -> None:
@@ -155,7 +160,8 @@ class QuorumQueue(MessageQueue):
             self.refuse(copy, channel, at)
             return
         channel.wait_for(copy, self)
-        self._publishing[copy] = self._submit(channel.node, "put", copy, channel)
+        self._publishing[copy] = number = self._keep(channel.node, "put", copy, channel)
+        channel.node.host.call_at(at, self._forward, number)
 
     def enqueue(self, copy: int, channel: PublisherChannel | None, at: float) -> None:
         """A dead letter from another queue: within the cluster, without a channel."""
@@ -171,13 +177,14 @@ class QuorumQueue(MessageQueue):
 
     def _answer(self, copy: int, channel: PublisherChannel) -> None:
         if channel.node is not self.node:
-            self.broker.send(self.node, channel.node, self._relay, copy, channel)
+            wait = self.busy - self.world.now  # until the leader has come so far
+            self.broker.send(self.node, channel.node, self._relay, copy, channel, wait)
         elif copy in channel.pending:  # else it has ended meanwhile
             channel.took(copy, self.busy, self)
 
-    def _relay(self, copy: int, channel: PublisherChannel) -> None:
+    def _relay(self, copy: int, channel: PublisherChannel, wait: float) -> None:
         if copy in channel.pending:  # else it has ended, or has heard that from a new leader
-            channel.took(copy, self.world.now, self)
+            channel.took(copy, self.world.now + wait, self)
 
     def is_pending(self, copy: int) -> bool:
         """Whether a publish is not applied yet."""

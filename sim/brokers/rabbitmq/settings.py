@@ -36,8 +36,8 @@ class Channel:
 
     Hardware: `fsync` of a flush of the write-ahead log, `memory` and `disk` of each node (null: no alarm),
     with `vm_memory_high_watermark` as a share of it and `disk_free_limit`. `cpu_per_message` (no setting of RabbitMQ
-    but of the model) is what a queue's process spends on an enqueue or a delivery, that of a quorum queue on each
-    command and delivery (null: 10 us, 15 us).
+    but of the model) is what a queue's process spends on an enqueue or a delivery, the leader of a quorum queue on
+    each command: a publish, an ack, a return (null: 10 us, 15 us).
 
     Source of the defaults: the RabbitMQ sheet, section 2.
     """

@@ -771,7 +771,8 @@ def test_R11_a_stalled_consumer_of_a_quorum_queue_is_rid_of_its_deliveries_after
         duration=130,
         drain_limit=1,
     )
-    assert deliveries(told) == [2, 2, 2, 0] and told.causes == {("duplicate", "ack_timeout"): 3}
+    # The second time two of them make five that it has done; that ack lets message 3 come.
+    assert deliveries(told) == [2, 2, 2, 1] and told.causes == {("duplicate", "ack_timeout"): 3}
 
 
 def test_R11_multiple_goes_no_further_than_the_first_delivery_still_at_work():

@@ -334,6 +334,7 @@ class ConsumerChannel(Socket):
         self._overdue: dict[int, None] = {}  # unacked for consumer_timeout, and nobody has looked since
         self._answered: dict[int, None] = {}  # answered, and the queue has not dealt with it yet
         self._resent: set[int] = set()  # asked for again: the first sending may still come
+        self._former: dict[int, None] = {}  # R-17: held since before the consumer was cancelled
 
     # -- deliveries --------------------------------------------------------------------------------------------
 
@@ -343,7 +344,8 @@ class ConsumerChannel(Socket):
             self.client.cancelled_by_broker()
             return
         self.is_open = True
-        self._opened_at = self.world.now
+        if not self._former:
+            self._opened_at = self.world.now
         self.queue.tell(self.node, "attach", self)
 
     def deliver(self, copy: int, at: float) -> None:
@@ -430,6 +432,8 @@ class ConsumerChannel(Socket):
         """At the queue: a delivery is over; the window has room for another."""
         if self._answered:
             self._answered.pop(copy, None)
+        if self._former and self._former.pop(copy, 0) is None:
+            return  # not of this consumer's window
         if not self.is_auto:
             self.credit += 1
             if self.credit == 1 and self.is_open:
@@ -448,10 +452,27 @@ class ConsumerChannel(Socket):
         self._overdue[copy] = None
 
     def _look(self, opened_at: float) -> None:
-        """R-17: the channel is closed (4.2), or the consumer is cancelled."""
-        if self._overdue and self.is_open and opened_at == self._opened_at:
+        """R-17: the channel is closed (4.2); or overdue deliveries return, and the consumer is cancelled."""
+        if not self._overdue or opened_at != self._opened_at or not (self.is_open or self._former):
+            return
+        if self.queue.settings.series == "4.2":
             self._end(ACK_TIMEOUT, "timeout")
             self.client.cancelled_by_broker()
+        else:
+            self._return_overdue()
+
+    def _return_overdue(self) -> None:
+        """R-17: the channel goes on, and so do deliveries that are not overdue; an ack of one that was is void. A
+        consumer that was cancelled before is not cancelled again."""
+        overdue, self._overdue = self._overdue, {}
+        kept = dict.fromkeys([*self.unacked, *self._answered])
+        is_cancelled = self.is_open and any(copy not in self._former for copy in overdue)
+        self._answered |= overdue
+        if is_cancelled:
+            self.is_open = False
+            self._former = {c: None for c, (owner, _) in self.queue.unacked.items() if owner is self}
+            self.client.cancelled_by_broker(keeps=True)
+        self.queue.tell(self.node, "timed_out", self, list(overdue), kept, is_cancelled)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -477,6 +498,7 @@ class ConsumerChannel(Socket):
         self.read_all_again()
         copies = [*self._overdue, *self.unacked.clear()]
         self._overdue.clear()
+        self._former.clear()
         self._give_all_back()
         self.queue.tell(self.node, "left", self, copies, cause, how)
 

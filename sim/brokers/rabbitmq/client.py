@@ -433,10 +433,11 @@ class Consumer(Client):
         self._held.clear()
         self._to_ack = 0
 
-    def cancelled_by_broker(self) -> None:
-        """R-17, R-24: basic.cancel; the application subscribes again."""
-        self._held.clear()
-        self._to_ack = 0
+    def cancelled_by_broker(self, keeps: bool = False) -> None:
+        """R-17, R-24: basic.cancel; the application subscribes again. It may answer what it has if it `keeps` that."""
+        if not keeps:
+            self._held.clear()
+            self._to_ack = 0
         if self.is_open:
             self.host.call_later(self.settings.recovery_interval, self._consume_again, self.opened)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.rabbitmq.causes import CHANNEL_LOST, DISK_LOSS, SOCKET_CUT
+from sim.brokers.rabbitmq.causes import ACK_TIMEOUT, CHANNEL_LOST, DISK_LOSS, SOCKET_CUT
 from sim.brokers.rabbitmq.queue import MessageQueue
 from sim.brokers.rabbitmq.ready import QuorumReady, Ready
 from sim.brokers.rabbitmq.replication import Command, ReplicatedLog
@@ -250,6 +250,16 @@ class QuorumQueue(MessageQueue):
                 self.put_back(copy, held[1], cause)
         self._dispatch_or_relax()
 
+    def _apply_timed_out(
+        self, consumer: ConsumerChannel, copies: list[int], kept: dict[int, None], is_cancelled: bool
+    ) -> None:
+        """R-17: overdue deliveries return. To a consumer that is cancelled nothing is on its way any more."""
+        if is_cancelled:
+            self.detach(consumer)
+            known = kept | dict.fromkeys(copies)
+            copies += [c for c, (owner, _) in self.unacked.items() if owner is consumer and c not in known]
+        self._apply_returned(consumer, copies, ACK_TIMEOUT, "timeout")
+
     def _is_delayed(self, counts: bool) -> bool:
         kind = self.settings.delayed_retry_type
         return kind == "all" or (kind == "failed" and counts) or (kind == "returned" and not counts)
@@ -310,12 +320,20 @@ class QuorumQueue(MessageQueue):
                 if self._disconnected.pop(consumer, None) is not None:
                     self.may_send(consumer)
             elif is_there or consumer not in self._disconnected:
-                due = self._disconnected[consumer] = self.world.now + (0.0 if is_there else wait)
-                if consumer in self.free:
-                    self.free.remove(consumer)
-                self.world.call_at(due, self._overdue, consumer, due)
+                self._wait_for(consumer, 0.0 if is_there else wait)
         if self.has_leader:
             self.dispatch()
+
+    def consumer_node_lost(self, consumer: ConsumerChannel, copies: list[int], kind: str) -> None:
+        """Of a consumer that was cancelled, and had deliveries still (R-17), the leader learns otherwise."""
+        if consumer not in self.consumers and copies:
+            self._wait_for(consumer, self.settings.consumer_disconnected_timeout)
+
+    def _wait_for(self, consumer: ConsumerChannel, wait: float) -> None:
+        due = self._disconnected[consumer] = self.world.now + wait
+        if consumer in self.free:
+            self.free.remove(consumer)
+        self.world.call_at(due, self._overdue, consumer, due)
 
     def _overdue(self, consumer: ConsumerChannel, due: float) -> None:
         if self.has_leader and self._disconnected.get(consumer) == due <= self.world.now:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sim.brokers.rabbitmq.classic import ClassicQueue
+from sim.ledger import Messages
 from sim.simulation import simulate
 from sim.stats import mean_ci
 from sim.theory import priority_mm1
@@ -409,6 +410,53 @@ def test_R35_bytes_are_limited_as_well() -> None:
         channel={"max_length_bytes": 3500}, producer={"size": "1000 B"}, faults=[NOBODY], duration=1.02
     )
     assert told["published"] == 10 and told["lost"] == 7
+
+
+@pytest.mark.parametrize("overflow", ["drop-head", "reject-publish"])
+@pytest.mark.parametrize(
+    "channel",
+    [{}, {"max_priority": 3}, QUORUM, {**QUORUM, "series": "4.2"}],
+    ids=["CQ", "priority", "QQ", "4.2"],
+)
+def test_R35_the_bytes_of_ready_messages_are_known_whatever_happens(
+    channel: dict[str, Any], overflow: str
+) -> None:
+    world = Driven(
+        channel={**channel, "exchange": "fanout", "max_length_bytes": 20_000, "overflow": overflow},
+        producer={
+            "arrivals": "100/s",
+            "size": {"uniform": [100, 1900]},
+            "keys": {"values": ["a", "b"]},
+            "priorities": {"a": 2},
+        },
+        service={
+            "consumers": 2,
+            "prefetch": 5,
+            "service_time": {"exponential": 0.03},
+            "recovery_interval": 0.1,
+        },
+        faults=[
+            {"crash": "billing.1", "at": 0.5, "every": 0.7, "lasting": 0.1},
+            {"crash": "orders", "at": 3, "lasting": 0.2},
+        ],
+        duration=6,
+    )
+    seen = []
+    for k in range(1, 61):
+        world.run(until=k / 10)
+        seen.append(sum(world.broker.messages.size_of(copy) for _, copy in world.queue.ready))
+        assert world.queue.ready.bytes == seen[-1]
+    assert max(seen) > 15_000
+
+
+def test_R35_a_long_queue_costs_no_more_than_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    size_of = Messages.size_of
+    monkeypatch.setattr(Messages, "size_of", lambda self, copy: asked.append(copy) or size_of(self, copy))
+    for n in (200, 400):
+        asked.clear()
+        rabbit(channel={"max_length_bytes": 10_000_000}, producer=at_once(n), faults=[NOBODY], messages=n)
+        assert len(asked) <= 12 * n
 
 
 def test_R35_reject_publish_dlx_refuses_and_dead_letters() -> None:

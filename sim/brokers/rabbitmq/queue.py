@@ -20,7 +20,7 @@ from sim.brokers.rabbitmq.causes import (
     REJECTED,
     TTL,
 )
-from sim.brokers.rabbitmq.ready import ByPriority, Entry, InPublishOrder, Ready
+from sim.brokers.rabbitmq.ready import ByPriority, Entry, InPublishOrder, Ready, Weighed
 from sim.brokers.rabbitmq.routing import takes
 from sim.ledger import Pairs
 
@@ -60,6 +60,8 @@ class MessageQueue:
         self.messages = pairs.messages
         self.takes = takes(settings.exchange, pairs.name, binding)
         self.ready: Ready = self._new_ready()
+        if settings.max_length_bytes is not None:
+            self.ready = self._weighed = Weighed(self.ready, self.messages.size_of)
         self.consumers: list[ConsumerChannel] = []
         self.free: deque[ConsumerChannel] = deque()  # consumers that may be sent something, in turn
         self.unacked: dict[int, tuple[ConsumerChannel, int]] = {}
@@ -138,9 +140,8 @@ class MessageQueue:
             return True
         if settings.max_length_bytes is None:
             return False
-        bytes_ready = sum(self.messages.size_of(entry[1]) for entry in self.ready)
         extra = self.messages.size_of(copy) if copy is not None else 0
-        return bytes_ready + extra > share * settings.max_length_bytes
+        return self._weighed.bytes + extra > share * settings.max_length_bytes
 
     def length(self) -> int:
         """What counts to `max_length`: ready messages, and those that wait for a dead-letter target (R-34)."""

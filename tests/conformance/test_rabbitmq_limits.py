@@ -771,6 +771,25 @@ def test_R38_a_short_disk_is_an_alarm_too_and_none_where_there_is_room() -> None
     assert not quiet(rabbit(channel={"disk": "55 MB", "memory": "100 MB"}, **settings))
 
 
+@pytest.mark.parametrize("size", ["1024 B", {"uniform": [24, 2024]}])
+def test_R38_the_log_of_a_stream_needs_disk_until_retention_drops_it(size: Any) -> None:
+    def told(**channel: Any) -> Story:
+        return rabbit(
+            channel={"queue_type": "stream", **channel},
+            producer={**FLOOD, "size": size},
+            service={"service_time": 0.001, "prefetch": 100},
+            messages=3000,
+            drain_limit=60,
+        )
+
+    # given room for 585 messages of 1 KiB, all of which are read: the alarm goes on all the same
+    full = told(disk="50.6 MB")
+    assert 585 < full["unique"] == len(full.times("stored")) <= 585 + 400 + 20
+    # but not if no more than 300 KiB are kept, and memory is not needed
+    assert told(disk="50.6 MB", max_length_bytes="200 kB", max_segment_size_bytes="100 kB")["unique"] == 3000
+    assert told(memory="1 MB")["unique"] == 3000
+
+
 def test_R38_one_short_node_stops_the_publishers_of_all() -> None:
     told = rabbit(
         channel={"nodes": 2, "queue_node": 2, **MEMORY},

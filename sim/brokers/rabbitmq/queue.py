@@ -374,6 +374,19 @@ class MessageQueue:
         held = [(position, copy) for copy, (_, position) in self.unacked.items()]
         return sorted([*self.ready, *held])
 
+    def bytes_held(self) -> int:
+        """Bytes of all messages, ready or not, for which the node needs memory and disk (R-38)."""
+        messages = self.messages
+        if messages.sizes is None:
+            return 1024 * (len(self.ready) + len(self.unacked))
+        return sum(messages.size_of(copy) for _, copy in self.ready) + sum(
+            map(messages.size_of, self.unacked)
+        )
+
+    def bytes_of_log(self) -> int:
+        """Bytes for which it needs the disk only."""
+        return 0
+
     # -- failure -----------------------------------------------------------------------------------------------
 
     def stop_cleanly(self) -> None:

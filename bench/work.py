@@ -61,7 +61,12 @@ def system_work(name: str, messages: int) -> Config:
     consumers, slots = (1, CONSUMERS) if name == "rabbitmq stream" else (CONSUMERS, 1)
     is_textbook = channel.system == "textbook"
     producer = ProducerClient() if is_textbook else rabbitmq.ProducerClient()
-    client = ConsumerClient if is_textbook else rabbitmq.ConsumerClient
+    prefetch = PREFETCH * slots
+    client = (
+        ConsumerClient(prefetch=prefetch)
+        if is_textbook
+        else rabbitmq.ConsumerClient(prefetch=prefetch, offset="first")
+    )
     return Config(
         channels={"orders": channel},
         producers={
@@ -72,7 +77,7 @@ def system_work(name: str, messages: int) -> Config:
         services={
             "billing": ServiceConfig(
                 Service("orders", consumers=consumers, slots=slots, service_time=Exponential(SERVICE)),
-                client(prefetch=PREFETCH * slots),
+                client,
             )
         },
         network=NetworkSettings(delay=Exponential(DELAY)),

@@ -777,7 +777,7 @@ def test_R38_the_log_of_a_stream_needs_disk_until_retention_drops_it(size: Any) 
         return rabbit(
             channel={"queue_type": "stream", **channel},
             producer={**FLOOD, "size": size},
-            service={"service_time": 0.001, "prefetch": 100},
+            service={"service_time": 0.001, "prefetch": 100, "offset": "first"},
             messages=3000,
             drain_limit=60,
         )

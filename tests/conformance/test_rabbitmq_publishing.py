@@ -340,7 +340,8 @@ def test_R05_a_quorum_queue_confirms_when_a_majority_has_it_fsynced(mode: str, n
 @pytest.mark.parametrize(("nodes", "between"), [(1, 0.0), (3, 0.004)])
 def test_R05_a_stream_confirms_when_a_majority_has_written_it(nodes: int, between: float):
     channel = {"queue_type": "stream", "nodes": nodes, "fsync": "100 ms", "node_delay": between / 2}
-    assert confirm_time(channel=channel) == pytest.approx(between, abs=100e-6)
+    t_c = confirm_time(channel=channel, service={"prefetch": 100})
+    assert t_c == pytest.approx(between, abs=100e-6)
 
 
 def test_R05_a_queue_on_another_node_adds_the_way_there_and_back():
@@ -604,6 +605,7 @@ def test_R08_an_answer_to_a_channel_that_has_ended_is_not_for_the_next_one(chann
     others = [f"orders.{i + 1}" for i in range(1, channel.get("nodes", 1))]
     told = rabbit(
         channel=channel,
+        service={"prefetch": 100},
         producer={
             "heartbeat": 0.2,
             "recovery_interval": 0.1,

@@ -91,7 +91,7 @@ def test_R13_what_is_requeued_is_marked_as_redelivered_and_counted_as_requeued(
     failed = len(copies) - 40
     assert failed > 10 and told["requeued"] == told["redelivered"] == failed
     assert sum(copy < 0 for copy in copies) == failed
-    assert {e.cause for e in told.events("requeue")} == {"requeued"}
+    assert {e.cause for e in told.events("requeue")} == {"handler_failed"}
     assert told.places() == ["unique"] * 40 and told["duplicates"] == 0
 
 

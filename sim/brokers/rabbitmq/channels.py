@@ -9,12 +9,12 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from sim.apps import HANDLER_FAILED
 from sim.brokers.rabbitmq.causes import (
     ACK_TIMEOUT,
     AUTO_ACK_CRASH,
     CHANNEL_LOST,
     REPUBLISHED_AFTER_NACK,
-    REQUEUED,
     RETURNED_UNROUTABLE,
     UNROUTABLE,
 )
@@ -424,7 +424,7 @@ class ConsumerChannel(Socket):
         self._answered[copy] = None
         if requeue:
             how = self.settings.negative_ack
-            self.queue.tell(self.node, "returned", self, [copy], REQUEUED, how)
+            self.queue.tell(self.node, "returned", self, [copy], HANDLER_FAILED, how)
         else:
             self.queue.tell(self.node, "rejected", self, copy)
 

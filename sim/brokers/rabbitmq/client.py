@@ -160,6 +160,7 @@ class Publisher(Client):
         self.buffered: list[int] = []  # without confirms: publishes that a full socket keeps waiting
         self._batch = settings.confirm_batch or settings.transaction
         self._in_batch: dict[int, None] = {}  # copies that were published and have no answer yet
+        self._published = 0  # copies of this batch, answered or not
         self._is_batch_full = False
         self._busy = 0.0  # when the application's thread is done with what it has published (s)
         self._is_plain = self._batch is None and not settings.cpu_per_message
@@ -207,7 +208,8 @@ class Publisher(Client):
         self.requests.send_at(self._busy, self.channel.publish, copy)
         if self._batch is not None:
             self._in_batch[copy] = None
-            if len(self._in_batch) == self._batch:
+            self._published += 1
+            if self._published == self._batch:
                 self._batch_full()
 
     def _is_socket_full(self, copy: int) -> bool:
@@ -243,6 +245,7 @@ class Publisher(Client):
     def _batch_full(self) -> None:
         """R-09, R-10: wait for all confirms of the batch, or for commit-ok."""
         self._is_batch_full = True
+        self._published = 0
         self.is_ready = False
         if self.settings.transaction is not None:
             self.requests.send(self.channel.commit, CONTROL, [])
@@ -296,6 +299,7 @@ class Publisher(Client):
         """R-08: everything unconfirmed is in doubt."""
         self.is_ready = False
         self._is_batch_full = False
+        self._published = 0
         self._in_batch.clear()
         for copy in self.buffered:
             self.messages.died(copy, SOCKET_CUT)
@@ -308,6 +312,7 @@ class Publisher(Client):
         super().crashed(kind)
         self.is_ready = False
         self._is_batch_full = False
+        self._published = 0
         self._in_batch.clear()
         for copy in self.buffered:
             self.messages.died(copy, SOCKET_CUT)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sim.result import Result, Row
 
 P99 = "p99 latency: 1 message in 100 is slower"
+PARTS = {"queue": "in queue", "wait": "in consumer"}  # where a bare word does not say who keeps the message
 Curve = tuple[list[float], list[float]]  # probabilities, and the latencies (s) that belong to them
 
 
@@ -209,7 +210,7 @@ def breakdown(result: Result) -> Figure:
             list(widths.values()),
             left=list(ends.values()),
             height=0.72,
-            label=name,
+            label=PARTS.get(name, name),
             color=colour,
             hatch=hatch,
             edgecolor="white",

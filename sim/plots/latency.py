@@ -138,7 +138,7 @@ def tradeoff(result: Result) -> Figure:
     if not rows:
         return nothing(title, "No message was processed, so there is neither latency nor goodput to show.")
     axes = axes_of(result)
-    if len(axes) == 1:
+    if len(axes) == 1 and axes[0].is_numeric:  # else the labels say it
         title += f", by {axes[0].name}"
     figure = canvas(title)
     panel = figure.subplots()

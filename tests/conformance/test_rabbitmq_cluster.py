@@ -507,6 +507,41 @@ def test_R28_what_a_consumer_on_the_other_side_holds_returns_at_the_net_tick():
     assert told["unique"] == 1100 and told["in_flight"] == 0
 
 
+@pytest.mark.parametrize("series", ["4.3", "4.2"])
+def test_R28_with_ignore_the_sides_stay_apart_until_one_is_restarted(series: str):
+    # given a cut from 5 to 105 s, after which an operator restarts the queue's node, from 150 to 152 s
+    told = rabbit(
+        {"nodes": 2, "series": series},
+        {"node": 2, "resend": ONCE},
+        {"node": 1, "recovery_interval": 1},
+        faults=[*cut(5.05, 100, 2), {"crash": "orders.1", "at": 150, "lasting": 2}],
+        duration=160,
+    )
+    # then publishes on the other side are nacked until then: in 4.3 only until the nodes are connected again
+    nacked = [time for time in told.times("failed") if time < 149.5]
+    assert 50 <= nacked[0] <= 80.1 and told["lost_confirmed"] == 0
+    assert nacked[-1] == pytest.approx(149.5 if series == "4.2" else 105.5, abs=0.6)
+    assert max(told.times("confirmed")) == pytest.approx(160, abs=0.2)
+    assert told["lost"] == told.causes[("lost", "queue_down")] == told["failed"]
+
+
+def test_R28_with_ignore_consumers_cannot_use_the_other_side_either():
+    told = rabbit({"nodes": 2, "series": "4.2"}, None, {"node": 2}, faults=cut(5.05, 100, 2), duration=150)
+    assert max(told.times("delivered")) < 105 and told["in_flight"] > 900
+
+
+@pytest.mark.parametrize("queue", [QUORUM, {"queue_type": "stream", "nodes": 3}], ids=["quorum", "stream"])
+def test_R28_with_ignore_replicated_queues_go_on_after_a_cut(queue: dict[str, Any]):
+    told = rabbit(
+        {**queue, "series": "4.2"},
+        {"node": 2},
+        {"node": 3, "prefetch": 100, "offset": "first"},
+        faults=cut(5.05, 100, 2, 3),
+        duration=130,
+    )
+    assert told["unique"] == 1300 and told["in_flight"] == 0
+
+
 def handled(handling: str, nodes: int, clients: int, lasting: float = 100) -> Story:
     """4.2: node 1, with the queue, is cut off at 5.05 s. `clients` publish there, as many persistent as transient."""
     sides = {f"near{i}": {"node": 1} for i in range(clients)}

@@ -43,7 +43,7 @@ class Broker:
         self.nodes = [Node(self, node, name) for node in names]
         self.mesh = Mesh(sim.network, self.nodes, settings.node_delay)
         self.mesh.contact, self.mesh.suspicion = self._contact, self._suspicion
-        self.partitions = PartitionHandling(self) if settings.cluster_partition_handling != "ignore" else None
+        self.partitions = PartitionHandling(self) if settings.series == "4.2" else None
         self.queues: list[MessageQueue] = []
         self.publishers: list[Publisher] = []
         self.has_sizes = False
@@ -157,6 +157,8 @@ class Broker:
 
     def knows_up(self, observer: Node, node: Node) -> bool:
         """Whether a node takes another to be there: until the net tick it does so in vain."""
+        if self.partitions is not None and self.partitions.are_apart(observer, node):
+            return False
         return observer is node or self.mesh.is_connected(observer, node)
 
     def node_crashed(self, node: Node, kind: str) -> None:

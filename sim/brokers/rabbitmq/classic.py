@@ -22,7 +22,7 @@ from sim.brokers.rabbitmq.causes import (
 )
 from sim.brokers.rabbitmq.channels import RemoteChannel
 from sim.brokers.rabbitmq.queue import MessageQueue
-from sim.ledger import Pairs
+from sim.ledger import USUAL_SIZE, Pairs
 from sim.storage import Journal
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ FLUSH = 50e-6  # seconds of a flush, plus the bytes at 1 GB/s (sheet, section 4)
 SYNC_INTERVAL = 0.2  # seconds: the latest flush (R-06)
 WRITE_BUFFER = 512 * 1024  # bytes: a full one is written, without confirms (R-06)
 WRITE_BACK = 30.0  # seconds between write-backs of the operating system (R-23)
+NEVER = math.inf
 FEW = 2e-4  # seconds of work: with less than that before it a publish cannot be out of credit (R-37)
 RECOVERY = 10e-6  # seconds per stored message when a node starts
 
@@ -47,13 +48,13 @@ class ClassicQueue(MessageQueue):
         super().__init__(broker, node, pairs, binding, name)
         self.journal: Journal[int] = Journal(node.disk)
         self.is_durable = self.settings.durable and not self.settings.exclusive
-        self._unwritten: dict[int, PublisherChannel | None] = {}  # in the buffer; who waits for a confirm
-        self._written: list[tuple[int, PublisherChannel]] = []  # in the page cache, and not confirmed yet
-        self._acks: list[int] = []  # acks in the buffer
+        self._unwritten: dict[int, None] = {}  # in the buffer
+        self._unconfirmed: dict[int, PublisherChannel] = {}  # who waits for the next flush
+        self._acks: dict[int, None] = {}  # acks in the buffer
         self._acked: dict[int, None] = {}  # acks that are not on the disk
         self._buffered = 0
         self._oldest = 0.0
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         self._has_ack_timer = False
         self._is_write_back_due = False
         self._survivors: list[tuple[int, int]] = []
@@ -88,29 +89,38 @@ class ClassicQueue(MessageQueue):
         if self._is_bounded and self.refuses(copy):
             self.refuse(copy, channel, done)
             return
-        is_waited_for = self.is_durable and channel is not None and channel.confirms and channel.is_persistent
-        if not is_waited_for:
-            self._unwritten[copy] = None
-            if channel is not None:
+        self._unwritten[copy] = None
+        is_waited_for = False
+        if channel is not None:
+            if self.is_durable and channel.confirms and channel.is_persistent:
+                is_waited_for = True
+                self._unconfirmed[copy] = channel
+            else:
                 channel.took(copy, done, self)
-        else:
-            if self._flush_at == math.inf:
-                self._oldest = self.world.now
-            self._unwritten[copy] = channel
-        self._buffered += self.messages.size_of(copy)
+        self._buffered += self.messages.size_of(copy) if self.broker.has_sizes else USUAL_SIZE
         if self._buffered >= WRITE_BUFFER:
             self._write()
         self.put(copy)
-        if is_waited_for and self._flush_at == math.inf:
+        if is_waited_for and self._flush_at == NEVER:
+            self._oldest = self.world.now
             self._flush_at = due = self.busy
             self.node.host.call_at(due, self._flush_if_idle, due)
 
+    def put(self, copy: int) -> None:
+        """R-19: what finds the queue empty and a consumer with room does not wait in it."""
+        if self.free and not self.ready.n and not self.broker.has_ttl:
+            self.pairs.stored(copy)
+            self._position = position = self._position + 1
+            self._send(copy, position)
+        else:
+            super().put(copy)
+
     def _flush_if_idle(self, due: float) -> None:
         """R-06: a flush comes when the mailbox is empty, or 200 ms after the first message that waits for it."""
-        now, latest = self.world.now, self._oldest + SYNC_INTERVAL
+        now = self.world.now
         if due != self._flush_at:
             return
-        if self.busy > now and now < latest:
+        if self.busy > now and now < (latest := self._oldest + SYNC_INTERVAL):
             self._flush_at = due = min(self.busy, latest)
             self.node.host.call_at(due, self._flush_if_idle, due)
         else:
@@ -123,29 +133,23 @@ class ClassicQueue(MessageQueue):
             self._flush()
 
     def _flush(self) -> None:
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         took = FLUSH + self._buffered / 1e9
         self._write()
         now = self.world.now
         self.busy = done = (self.busy if self.busy > now else now) + took
-        written, self._written = self._written, []
-        for copy, channel in written:
+        written, self._unconfirmed = self._unconfirmed, {}
+        for copy, channel in written.items():
             channel.took(copy, done, self)
 
     def _write(self) -> None:
         """What is buffered goes to the page cache: messages, and acks of those that are there."""
-        journal = self.journal
-        for copy, channel in self._unwritten.items():
-            journal.add(copy)
-            if channel is not None:
-                self._written.append((copy, channel))
+        self.journal.write(self._unwritten, self._acks)
+        self._acked.update(self._acks)
         self._unwritten.clear()
-        self._buffered = 0
-        for copy in self._acks:
-            journal.remove(copy)
-            self._acked[copy] = None
         self._acks.clear()
-        if not self._is_write_back_due and journal.unsynced:
+        self._buffered = 0
+        if not self._is_write_back_due and self.journal.unsynced:
             self._is_write_back_due = True
             self.node.host.call_later(WRITE_BACK, self._write_back)
 
@@ -173,13 +177,15 @@ class ClassicQueue(MessageQueue):
 
     def forget(self, copy: int) -> None:
         """A message that was written has to be removed from the disk; one that was not never goes there (R-05)."""
-        super().forget(copy)
+        if self.expires_at or self.pairs.unheard:
+            super().forget(copy)
         if copy in self._unwritten:
-            channel = self._unwritten.pop(copy)
+            del self._unwritten[copy]
+            channel = self._unconfirmed.pop(copy, None)
             if channel is not None:
                 channel.took(copy, max(self.busy, self.world.now), self)
         else:
-            self._acks.append(copy)
+            self._acks[copy] = None
             if not self._has_ack_timer:
                 self._has_ack_timer = True
                 self.node.host.call_later(SYNC_INTERVAL, self._ack_timer)
@@ -201,6 +207,8 @@ class ClassicQueue(MessageQueue):
         """The same message on the disk goes by the name of its new copy."""
         if copy in self._unwritten:
             self._unwritten[again] = self._unwritten.pop(copy)
+            if copy in self._unconfirmed:
+                self._unconfirmed[again] = self._unconfirmed.pop(copy)
         else:
             self.journal.remove(copy)
             self.journal.add(again)
@@ -244,11 +252,11 @@ class ClassicQueue(MessageQueue):
         self.free.clear()
         self.consumers.clear()
         self._unwritten.clear()
-        self._written.clear()
+        self._unconfirmed.clear()
         self._acks.clear()
         self._acked.clear()
         self._buffered = 0
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         self._has_ack_timer = self._is_write_back_due = False
         self._head_watched = -1.0
 

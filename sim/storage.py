@@ -85,8 +85,8 @@ class Journal(Generic[K]):
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
         self._on_device: dict[K, int] = {}  # live keys, and the number of the record that made each so
-        self._dirty: list[K] = []  # records in the page cache: their keys, and whether each is live from there on
-        self._dirty_is_live: list[bool] = []
+        self._dirty: list[K] = []  # records in the page cache: their keys,
+        self._dirty_is_live: list[bool] = []  # and whether each is live from there on
         self._marked_clean: dict[K, tuple[bool, int]] = {}
         self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._is_syncing = False

@@ -48,10 +48,10 @@ class ClassicQueue(MessageQueue):
         super().__init__(broker, node, pairs, binding, name)
         self.journal: Journal[int] = Journal(node.disk)
         self.is_durable = self.settings.durable and not self.settings.exclusive
-        self._unwritten: dict[int, None] = {}  # in the buffer
-        self._unconfirmed: dict[int, PublisherChannel] = {}  # who waits for the next flush
-        self._acks: dict[int, None] = {}  # acks in the buffer
-        self._acked: dict[int, None] = {}  # acks that are not on the disk
+        self._unwritten: dict[int, PublisherChannel | None] = {}  # in the buffer; who waits for a confirm
+        self._unconfirmed: dict[int, PublisherChannel] = {}  # the same of what was written before a flush
+        self._acks: list[int] = []  # acks in the buffer
+        self._acked: list[int] = []  # acks that were written, and are not on the disk
         self._buffered = 0
         self._oldest = 0.0
         self._flush_at = NEVER
@@ -89,17 +89,13 @@ class ClassicQueue(MessageQueue):
         if self._is_bounded and self.refuses(copy):
             self.refuse(copy, channel, done)
             return
-        self._unwritten[copy] = None
-        is_waited_for = False
-        if channel is not None:
-            if self.is_durable and channel.confirms and channel.is_persistent:
-                is_waited_for = True
-                self._unconfirmed[copy] = channel
-            else:
-                channel.took(copy, done, self)
+        is_waited_for = self.is_durable and channel is not None and channel.confirms and channel.is_persistent
+        self._unwritten[copy] = channel if is_waited_for else None
+        if not is_waited_for and channel is not None:
+            channel.took(copy, done, self)
         self._buffered += self.messages.size_of(copy) if self.broker.has_sizes else USUAL_SIZE
         if self._buffered >= WRITE_BUFFER:
-            self._write()
+            self._write_early()
         self.put(copy)
         if is_waited_for and self._flush_at == NEVER:
             self._oldest = self.world.now
@@ -135,19 +131,28 @@ class ClassicQueue(MessageQueue):
     def _flush(self) -> None:
         self._flush_at = NEVER
         took = FLUSH + self._buffered / 1e9
+        unwritten = self._unwritten
         self._write()
         now = self.world.now
         self.busy = done = (self.busy if self.busy > now else now) + took
-        written, self._unconfirmed = self._unconfirmed, {}
-        for copy, channel in written.items():
-            channel.took(copy, done, self)
+        if self._unconfirmed:
+            unwritten, self._unconfirmed = {**self._unconfirmed, **unwritten}, {}
+        for copy, channel in unwritten.items():
+            if channel is not None:
+                channel.took(copy, done, self)
+
+    def _write_early(self) -> None:
+        """R-06: a full buffer is written; confirms wait for the flush."""
+        self._unconfirmed |= {
+            copy: channel for copy, channel in self._unwritten.items() if channel is not None
+        }
+        self._write()
 
     def _write(self) -> None:
         """What is buffered goes to the page cache: messages, and acks of those that are there."""
         self.journal.write(self._unwritten, self._acks)
-        self._acked.update(self._acks)
-        self._unwritten.clear()
-        self._acks.clear()
+        self._acked += self._acks
+        self._unwritten, self._acks = {}, []
         self._buffered = 0
         if not self._is_write_back_due and self.journal.unsynced:
             self._is_write_back_due = True
@@ -156,13 +161,11 @@ class ClassicQueue(MessageQueue):
     def _write_back(self) -> None:
         """R-23: the operating system writes its dirty pages back."""
         self._is_write_back_due = False
-        acked = list(self._acked)
-        self.journal.sync(self._written_back, acked)
+        self.journal.sync(self._written_back, set(self._acked))
 
-    def _written_back(self, is_ok: bool, acked: list[int]) -> None:
+    def _written_back(self, is_ok: bool, acked: set[int]) -> None:
         if is_ok:
-            for copy in acked:
-                self._acked.pop(copy, None)
+            self._acked = [copy for copy in self._acked if copy not in acked]
 
     # -- answers of consumers ----------------------------------------------------------------------------------
 
@@ -180,12 +183,11 @@ class ClassicQueue(MessageQueue):
         if self.expires_at or self.pairs.unheard:
             super().forget(copy)
         if copy in self._unwritten:
-            del self._unwritten[copy]
-            channel = self._unconfirmed.pop(copy, None)
+            channel = self._unwritten.pop(copy)
             if channel is not None:
                 channel.took(copy, max(self.busy, self.world.now), self)
         else:
-            self._acks[copy] = None
+            self._acks.append(copy)
             if not self._has_ack_timer:
                 self._has_ack_timer = True
                 self.node.host.call_later(SYNC_INTERVAL, self._ack_timer)
@@ -207,8 +209,6 @@ class ClassicQueue(MessageQueue):
         """The same message on the disk goes by the name of its new copy."""
         if copy in self._unwritten:
             self._unwritten[again] = self._unwritten.pop(copy)
-            if copy in self._unconfirmed:
-                self._unconfirmed[again] = self._unconfirmed.pop(copy)
         else:
             self.journal.remove(copy)
             self.journal.add(again)
@@ -224,7 +224,7 @@ class ClassicQueue(MessageQueue):
 
     def stop_cleanly(self) -> None:
         """R-22: a clean stop writes what is buffered."""
-        self._write()
+        self._write_early()
 
     def crashed(self, kind: str) -> None:
         """R-22, R-23: memory is gone; the page cache survives the process, the disk the machine."""

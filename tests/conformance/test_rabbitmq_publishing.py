@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sim.brokers.rabbitmq.classic import ClassicQueue
-from sim.brokers.rabbitmq.client import Publisher
+from sim.producing import Sender
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.rabbitmq import (
@@ -191,9 +191,9 @@ def test_R03_mandatory_returns_it_and_nothing_is_lost_unnoticed(resend: Any):
 def test_R03_a_return_is_followed_by_the_ack(resend: Any, acks: int, monkeypatch: pytest.MonkeyPatch):
     heard: list[tuple[str, int]] = []
     for what in ("returned", "confirmed"):
-        handler = getattr(Publisher, what)
+        handler = getattr(Sender, what)
         monkeypatch.setattr(
-            Publisher, what, lambda self, copy, n=what, h=handler: (heard.append((n, copy)), h(self, copy))
+            Sender, what, lambda self, copy, n=what, h=handler: (heard.append((n, copy)), h(self, copy))
         )
     told = unroutable(mandatory=True, resend=resend)
     # then in this order, and the producer has been told that it was returned

@@ -50,6 +50,7 @@ class Broker:
         self.has_ttl = settings.message_ttl is not None
         self._net_tick: Callable[[], float] | None = None
         self._everything_to: list[MessageQueue] | None = None  # where there are no keys to look at
+        self.only_queue: MessageQueue | None = None  # that takes everything
         self._by_key: dict[str, list[MessageQueue]] = {}
         self._expirations: list[Callable[[], float] | None] = []
         self._expiration: dict[int, float] = {}
@@ -62,6 +63,8 @@ class Broker:
         )
         if is_plain and all(queue.takes("") for queue in self.queues):
             self._everything_to = [queue for queue in self.queues if queue.is_offered]
+            if len(self._everything_to) == 1:
+                self.only_queue = self._everything_to[0]
         if self.settings.memory is not None or self.settings.disk is not None:
             Alarms(self).start()
         for publisher in self.publishers:

@@ -102,6 +102,8 @@ class PublisherChannel(Socket):
         self.busy = at
         if self._is_transactional:
             self._open_transaction.append(copy)  # R-10: effects appear at the commit
+        elif (only_queue := self.broker.only_queue) is not None:
+            only_queue.offer(copy, self, at)
         else:
             self._route(copy, at)
 
@@ -355,16 +357,15 @@ class ConsumerChannel(Socket):
             self.queue.forget(copy)
         else:
             self.credit -= 1
-        if self.node is self.queue.node:
-            if not self.is_open:
-                self._dropped(copy)  # it has left, and the queue will know
-                return
+        if self.node is not self.queue.node:
+            wait = max(0.0, at - self.world.now)  # until the queue has come so far
+            self.broker.send(self.queue.node, self.node, self.forward, copy, wait, dropped=self._dropped)
+        elif not self.is_open:
+            self._dropped(copy)  # it has left, and the queue will know
+        else:
             if not self.is_auto:
                 self.unacked.add(copy)
             self.deliveries.send_at(at, self.client.deliver, copy, copy)
-        else:
-            wait = max(0.0, at - self.world.now)  # until the queue has come so far
-            self.broker.send(self.queue.node, self.node, self.forward, copy, wait, dropped=self._dropped)
 
     def forward(self, copy: int, wait: float = 0.0) -> None:
         """From a queue on another node, on to the consumer after a wait (s)."""
@@ -395,11 +396,12 @@ class ConsumerChannel(Socket):
     def ack(self, copy: int) -> None:
         """basic.ack arrives. One for a delivery of an earlier channel is not known here (R-11)."""
         if self.unacked.remove(copy) or self._was_overdue(copy):
-            if self.queue.is_local_to(self.node):
-                self.queue.acked(self, copy)
+            queue = self.queue
+            if queue.node is self.node and not queue.takes_commands:
+                queue.acked(self, copy)
             else:
                 self._answered[copy] = None
-                self.queue.tell(self.node, "acked", self, copy)
+                queue.tell(self.node, "acked", self, copy)
 
     def ack_all_to(self, copy: int) -> None:
         """basic.ack with multiple: all deliveries up to that one (R-11)."""

@@ -164,6 +164,8 @@ class Publisher(Client):
         self._is_batch_full = False
         self._busy = 0.0  # when the application's thread is done with what it has published (s)
         self._is_plain = self._batch is None and not settings.cpu_per_message
+        if self._batch is None:
+            self.confirmed = sender.confirmed  # type: ignore[method-assign]
         if settings.expiration is not None:
             number = len(broker.publishers)
             stream = broker.world.stream(f"{sender.host.name}.{broker.name}.expiration#{number}")
@@ -192,13 +194,14 @@ class Publisher(Client):
         if not self.is_open:
             self.messages.died(copy, NOT_CONNECTED)
             return
-        if self.buffered or self._is_socket_full(copy):
+        requests = self.requests
+        if self.buffered or ((requests.in_flight or not requests.is_well) and self._is_socket_full(copy)):
             self._wait_for_socket()
             if not self.wants_confirms:
                 self.buffered.append(copy)
                 return
         if self._is_plain:
-            self.requests.send(self.channel.publish, copy)
+            requests.send(self.channel.publish, copy)
         else:
             self._publish_fully(copy)
 
@@ -343,6 +346,7 @@ class Consumer(Client):
         self.priority = priority_of(settings, int(worker.host.name.rpartition(".")[2]) - 1)
         # Deliveries of the present channel that are not acked, in order; whether the application is done with them
         self._held: dict[int, bool] = {}
+        self._acks_each = settings.ack_every == 1
         self._to_ack = 0
         if broker.settings.queue_type == "stream":
             self._to_store = 0  # deliveries that were answered since an offset was stored
@@ -388,12 +392,12 @@ class Consumer(Client):
             return
         if self._held.get(tag, True):
             return
-        if outcome != "ok":
-            del self._held[tag]
-            self.requests.send(self.channel.nack, tag, self.settings.requeue)
-        elif self.settings.ack_every == 1:
+        if outcome == "ok" and self._acks_each:
             del self._held[tag]
             self.requests.send(self.channel.ack, tag)
+        elif outcome != "ok":
+            del self._held[tag]
+            self.requests.send(self.channel.nack, tag, self.settings.requeue)
         else:
             self._held[tag] = True
             self._to_ack += 1

@@ -47,6 +47,7 @@ class MessageQueue:
     nacks_when_down = True  # R-24: a channel gives up on a queue whose node is gone
     times_out_from = "4.2"  # the last series in which the acknowledgement timeout is for this type (R-17)
     soft_limit = 32  # quorum_commands_soft_limit (R-37): uncommitted publishes of a channel
+    takes_commands = False  # whether what channels say is a command in a log, also on its own node
     acks_at_once = False  # whether an ack of several is one message to it
     is_offered = True  # whether messages are routed to it
 
@@ -89,10 +90,6 @@ class MessageQueue:
     def offer(self, copy: int, channel: PublisherChannel, at: float) -> None:
         """A channel has routed a message here, at `at` (s)."""
         raise NotImplementedError
-
-    def is_local_to(self, node: Node) -> bool:
-        """Whether a channel on that node calls the queue directly."""
-        return node is self.node
 
     def tell(self, node: Node, what: str, *args: Any) -> None:
         """A channel on a node has something to say: a method of this queue and its arguments."""
@@ -173,20 +170,24 @@ class MessageQueue:
         """R-19: send ready messages to consumers with room, in turn; higher x-priority first."""
         ready, free, now = self.ready, self.free, self.world.now
         while free and ready.n:
-            consumer = self._most_urgent() if self._has_priorities else free.popleft()
             position, copy = ready.pop()
             if self.expires_at and self.expires_at.get(copy, now) < now:
-                free.appendleft(consumer)
                 self._leave(copy, "expired")
-                continue
-            self.busy = (self.busy if self.busy > now else now) + self.per_delivery
-            self.pairs.sent(copy)
-            self.unacked[copy] = (consumer, position)
-            consumer.deliver(copy, self.busy)
-            if consumer.credit > 0:
-                free.append(consumer)
+            else:
+                self._send(copy, position)
         if self.expires_at:
             self._watch_head()
+
+    def _send(self, copy: int, position: int) -> None:
+        """To the consumer whose turn it is."""
+        free, now = self.free, self.world.now
+        consumer = self._most_urgent() if self._has_priorities else free.popleft()
+        self.busy = busy = (self.busy if self.busy > now else now) + self.per_delivery
+        self.pairs.sent(copy)
+        self.unacked[copy] = (consumer, position)
+        consumer.deliver(copy, busy)
+        if consumer.credit > 0:
+            free.append(consumer)
 
     def _most_urgent(self) -> ConsumerChannel:
         best = max(self.free, key=lambda consumer: consumer.priority)

@@ -38,6 +38,7 @@ class QuorumQueue(MessageQueue):
     per_message = 15e-6  # seconds of the leader per command (sheet, section 4)
     unlimited_prefetch = 2000
     nacks_when_down = False
+    takes_commands = True
     acks_at_once = True
     times_out_from = "4.3"
 
@@ -195,10 +196,6 @@ class QuorumQueue(MessageQueue):
             super()._drop_heads()
 
     # -- from channels -----------------------------------------------------------------------------------------
-
-    def is_local_to(self, node: Node) -> bool:
-        """Never: what a channel says is a command."""
-        return False
 
     def tell(self, node: Node, what: str, *args: Any) -> None:
         """What a channel says is a command, too: subscribe, ack, return."""

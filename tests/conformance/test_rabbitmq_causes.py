@@ -87,7 +87,8 @@ THREE: World = {"producer": {"messages": 3}, "duration": 4.0}  # so that faults 
 SLOW = merged(THREE, service(service_time=0.2, prefetch=1))
 # The same for longer, so that message 1 is in the queue when message 2 comes.
 SLOWER = merged(SLOW, service(service_time=0.25))
-ON_QUORUM, ON_STREAM = channel(**QUORUM), channel(queue_type="stream")
+ON_QUORUM = channel(**QUORUM)
+ON_STREAM = merged(channel(queue_type="stream"), service(prefetch=100, offset="first"))
 IDEMPOTENT = service(idempotence={"store": "transaction"})
 POISON, MENDED = {"poison": 1.0}, service(failures={"poison": 0.0})
 REJECTING = service(failures=POISON, requeue=False)

@@ -167,6 +167,15 @@ def test_R14_the_old_consumer_works_on_its_copies_while_others_repeat_them() -> 
     assert told.causes == {("duplicate", "channel_lost"): 3}
 
 
+def test_R14_a_consumer_that_is_back_before_it_was_missed_gets_what_its_old_channel_held() -> None:
+    # given that the power fails at a consumer with message 2 in hand and at its node, which leads the queue
+    off = [{"machine_crash": host, "at": 0.35, "lasting": 0.2} for host in ("billing", "orders.1")]
+    told = rabbit(QUORUM, {"messages": 3}, {"service_time": 0.1}, faults=off, duration=5.0)
+    # then it subscribes again before there is a leader, which learns then that this is another channel
+    assert told.order("sent") == [0, 1, 2, 2] and told["unique"] == 3
+    assert told.causes == {}
+
+
 # -- a crash between effect and ack ----------------------------------------------------------------------------
 
 CRASHES = {"crash": "billing.1", "mtbf": 1.0, "mttr": 0.01}

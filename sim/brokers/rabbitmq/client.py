@@ -340,7 +340,7 @@ class Consumer(Client):
         self.priority = priority_of(settings, int(worker.host.name.rpartition(".")[2]) - 1)
         # Deliveries of the present channel that are not acked, in order; whether the application is done with them
         self._held: dict[int, bool] = {}
-        self._acks_each = settings.ack_every == 1
+        self._acks_each = settings.ack_every == 1 and not self.is_auto
         self._to_ack = 0
         if broker.settings.queue_type == "stream":
             self._to_store = 0  # deliveries that were answered since an offset was stored
@@ -380,15 +380,14 @@ class Consumer(Client):
 
     def settle(self, tag: int, outcome: str) -> None:
         """The application's answer. For a delivery of an earlier channel there is nobody to send it to."""
-        if self.is_auto:
+        if outcome == "ok" and self._acks_each:
+            if self._held.pop(tag, None) is not None:
+                self.requests.send(self.channel.ack, tag)
+        elif self.is_auto:
             if outcome != "ok":
                 self.pairs.died(tag, HANDLER_FAILED)
+        elif self._held.get(tag, True):
             return
-        if self._held.get(tag, True):
-            return
-        if outcome == "ok" and self._acks_each:
-            del self._held[tag]
-            self.requests.send(self.channel.ack, tag)
         elif outcome != "ok":
             del self._held[tag]
             self.requests.send(self.channel.nack, tag, self.settings.requeue)

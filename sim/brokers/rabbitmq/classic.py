@@ -148,7 +148,7 @@ class ClassicQueue(MessageQueue):
     def _write(self) -> None:
         """What is buffered goes to the page cache: messages, and acks of those that are there."""
         self.journal.write(self._unwritten, self._acks)
-        self._acked += self._acks
+        self._acked.extend(self._acks)
         self._unwritten, self._acks = {}, []
         self._buffered = 0
         if not self._is_write_back_due and self.journal.unsynced:

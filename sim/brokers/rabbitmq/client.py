@@ -200,7 +200,8 @@ class Publisher(Client):
                 self.buffered.append(copy)
                 return
         if self._is_plain:
-            requests.send(self.channel.publish, copy)
+            send = requests.send  # as a local: see `World.call_later`
+            send(self.channel.publish, copy)
         else:
             self._publish_fully(copy)
 
@@ -382,7 +383,8 @@ class Consumer(Client):
         """The application's answer. For a delivery of an earlier channel there is nobody to send it to."""
         if outcome == "ok" and self._acks_each:
             if self._held.pop(tag, None) is not None:
-                self.requests.send(self.channel.ack, tag)
+                send = self.requests.send  # as a local: see `World.call_later`
+                send(self.channel.ack, tag)
         elif self.is_auto:
             if outcome != "ok":
                 self.pairs.died(tag, HANDLER_FAILED)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sim.ledger import Messages, Pairs
     from sim.producing import Sender
 
-NAMES = ("textbook", "rabbitmq")
+NAMES = ("textbook", "rabbitmq", "kafka")
 
 
 class BrokerPort(Protocol):
@@ -59,6 +59,7 @@ class System:
     turn ("leader"), so that faults can aim at them ("orders.leader"); `broker.role(name)` is the host that has the
     role or, while none has it, had it last; None if none ever had. `reports_in_doubt`: the producer's library tells
     which copies a broken connection left in doubt (`Sender.in_doubt`), so that `resend` may do without a timeout.
+    `defaults` are what applications of this system do where neither a guarantee nor the scenario says otherwise.
     """
 
     name: str
@@ -72,6 +73,7 @@ class System:
     check: Callable[..., str | None] = lambda channel, producers, services: None
     roles: tuple[str, ...] = ()
     reports_in_doubt: bool = False
+    defaults: Preset = Preset()
 
 
 def system(name: str) -> System:

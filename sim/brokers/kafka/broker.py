@@ -1,0 +1,216 @@
+"""One broker: its machine and logs, the partitions that it leads, and those that it follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sim.brokers.kafka.causes import DISK_LOST, UNCLEAN_ELECTION, UNFLUSHED, UNREPLICATED
+from sim.brokers.kafka.log import Batch, Log, Piece
+from sim.brokers.kafka.replication import (
+    NO_COPY,
+    NOT_ENOUGH,
+    NOT_LEADER,
+    OK,
+    Answer,
+    Fetcher,
+    Leadership,
+    Partition,
+)
+from sim.connection import Connection
+from sim.storage import Disk
+
+if TYPE_CHECKING:
+    from sim.brokers.kafka.cluster import Cluster
+
+REQUEST, PER_KIB = 50e-6, 10e-6  # seconds of CPU per request, and per KiB of it (sheet, section 4)
+APPEND, APPEND_PER_KIB = 5e-6, 1e-6  # seconds of an append to the page cache
+
+
+class Broker:
+    """A broker. What it leads dies with its process; its logs are in the page cache, and on its disk after a while.
+
+    `metadata` is what it last heard from the controller: leader and leader epoch of every partition. Clients ask it.
+    """
+
+    request_time = REQUEST
+
+    def __init__(self, cluster: Cluster, name: str, group: str, number: int) -> None:
+        self.cluster, self.world, self.name, self.number = cluster, cluster.world, name, number
+        self.host = cluster.sim.network.host(name, group)
+        self.disk = Disk(self.host, cluster.settings.fsync)
+        self.logs: dict[Partition, Log] = {}
+        self.high_watermarks: dict[Partition, int] = {}  # checkpointed: survives the process
+        self.metadata: dict[Partition, tuple[int, Broker | None]] = {}
+        self.leads: dict[Partition, Leadership] = {}
+        self.fetchers: dict[Broker, Fetcher] = {}
+        self.busy = self._wire_busy = 0.0
+        self.counts_bytes = (
+            cluster.settings.broker_bandwidth is not None or cluster.sim.config.network.bandwidth is not None
+        )
+        self.controller_link: Connection
+        self._dirty: list[Log] = []
+        self._is_write_back_due = False
+        self.host.residents.append(self)
+
+    def __repr__(self) -> str:
+        return f"<broker {self.name}>"
+
+    # -- work --------------------------------------------------------------------------------------------------
+
+    def work(self, seconds: float) -> float:
+        """Spend CPU time behind what the broker has to do already; returns when it is done (s)."""
+        now = self.world.now
+        self.busy = done = (self.busy if self.busy > now else now) + seconds * self.host.slowness
+        return done
+
+    def transmit(self, at: float, size: int) -> float:
+        """Put that many bytes on the wire from `at` (s) on; returns when the last of them has left."""
+        bandwidth = self.cluster.settings.broker_bandwidth
+        if bandwidth is None:
+            return at
+        self._wire_busy = max(self._wire_busy, at) + size / bandwidth
+        return self._wire_busy
+
+    def wrote(self, log: Log) -> None:
+        """K-28: the operating system writes dirty pages back; with flush.messages the log is synced before that."""
+        settings = self.cluster.settings
+        if settings.flush_messages is not None:
+            if log.end - log.flushed >= settings.flush_messages:
+                self._sync([log])
+        else:
+            log.is_dirty = True
+        if log not in self._dirty:
+            self._dirty.append(log)
+        if not self._is_write_back_due:
+            self._is_write_back_due = True
+            interval = min(settings.write_back, settings.flush_interval or math.inf)
+            self.host.call_later(interval, self._write_back)
+
+    def _write_back(self) -> None:
+        self._is_write_back_due = False
+        dirty, self._dirty = self._dirty, []
+        self._sync(dirty)
+
+    def _sync(self, logs: list[Log]) -> None:
+        ends = [(log, log.end) for log in logs]
+        for log in logs:
+            log.is_dirty = False
+
+        def flushed(is_ok: bool) -> None:
+            if is_ok:
+                for log, end in ends:
+                    log.flushed = max(log.flushed, min(end, log.end))
+
+        self.disk.fsync(flushed, lambda is_ok: None)
+
+    # -- what clients and followers ask ------------------------------------------------------------------------
+
+    def produce(self, partition: Partition, batch: Batch, acks: str, answer: Answer) -> None:
+        """A producer's batch arrives; `answer(error, offset, at)` is called when it is decided."""
+        at = self.work(REQUEST + APPEND + (PER_KIB + APPEND_PER_KIB) / 1024 * batch.size)
+        leadership = self.leads.get(partition)
+        if leadership is None:
+            answer(NOT_LEADER, -1, at)
+            return
+        if acks == "all" and len(leadership.isr) < partition.topic.min_insync_replicas:
+            answer(NOT_ENOUGH, -1, at)  # K-11: before the append
+            return
+        if batch.producer >= 0 and not batch.control:
+            error, known = leadership.log.check(batch)
+            if error != OK:
+                answer(error, -1, at)
+                return
+            if known is not None:  # K-15: a batch that is here already
+                leadership.answer_when_safe(known, len(batch.copies), acks, answer, at)
+                return
+        offset = leadership.append(batch)
+        if acks != "all" or leadership.high_watermark > offset:
+            answer(OK, offset, at)
+        else:
+            leadership.answer_when_safe(offset, len(batch.copies), acks, answer, at)
+
+    def replicate(self, partition: Partition, start: int, piece: Piece | None, high_watermark: int) -> None:
+        """Take over a piece of the leader's log, or cut off from `start` on what the leader does not have (K-24)."""
+        log = self.logs[partition]
+        if piece is None:
+            is_unclean = any(epoch > log.last_epoch for epoch in partition.unclean_epochs)
+            gone = log.truncate(start)
+            mark = min(self.high_watermarks.get(partition, 0), log.end)
+            partition.topic.vanished(partition, gone, UNCLEAN_ELECTION if is_unclean else UNREPLICATED)
+        else:
+            if log.end < start:
+                log.restart_at(start)
+            log.extend(piece)
+            if not log.is_dirty:
+                self.wrote(log)
+            mark = min(high_watermark, log.end)
+        self.high_watermarks[partition] = mark
+
+    # -- the controller's word ---------------------------------------------------------------------------------
+
+    def to_controller(self, handler: Callable[..., Any], *args: Any) -> None:
+        """Send something to the controller."""
+        self.controller_link.there.send(_hand_over, NO_COPY, handler, args)
+
+    def from_controller(self, handler: Callable[..., Any], *args: Any) -> None:
+        """At the controller: send something to this broker."""
+        self.controller_link.back.send(_hand_over, NO_COPY, handler, args)
+
+    def told(self, partition: Partition, leader: Broker | None, epoch: int, isr: list[Broker]) -> None:
+        """A partition has a leader, as of an epoch (K-23, K-24)."""
+        self.metadata[partition] = (epoch, leader)
+        if partition not in self.logs:
+            return
+        leadership = self.leads.get(partition)
+        if leader is self and leadership is not None and leadership.epoch == epoch:
+            leadership.told_isr(isr)
+            return
+        if leadership is not None:
+            del self.leads[partition]
+            leadership.over()
+        for fetcher in self.fetchers.values():
+            fetcher.unfollow(partition)
+        if leader is self:
+            self.leads[partition] = Leadership(self, partition, epoch, isr)
+            partition.topic.led_by(partition, self)
+            for replica in partition.replicas:
+                if replica is not self:
+                    replica.fetcher_to(self).led(partition)
+        elif leader is not None:
+            self.fetcher_to(leader).follow(partition)
+
+    def fetcher_to(self, leader: Broker) -> Fetcher:
+        """The thread that fetches from that broker."""
+        if leader not in self.fetchers:
+            self.fetchers[leader] = Fetcher(self, leader)
+        return self.fetchers[leader]
+
+    # -- failure -----------------------------------------------------------------------------------------------
+
+    def crashed(self, kind: str) -> None:
+        """K-28: the logs are as long as before; a machine loses what was not written back, a disk everything."""
+        self.leads.clear()
+        self._dirty.clear()
+        self._is_write_back_due = False
+        for fetcher in self.fetchers.values():
+            fetcher.forget()
+        for partition, log in self.logs.items():
+            log.is_dirty = False
+            if kind != "process":
+                gone = log.truncate(log.flushed) if kind == "machine" else log.wipe()
+                self.high_watermarks[partition] = min(self.high_watermarks.get(partition, 0), log.end)
+                self.host.touched += len(gone)
+                partition.topic.vanished(partition, gone, UNFLUSHED if kind == "machine" else DISK_LOST)
+        self.cluster.controller.stopped(self, kind)
+
+    def restarted(self) -> None:
+        """It registers with the controller, which tells it what to follow."""
+        for log in self.logs.values():
+            if log.end > log.flushed:
+                self.wrote(log)
+
+
+def _hand_over(_copy: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    handler(*args)

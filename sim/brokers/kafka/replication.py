@@ -1,0 +1,355 @@
+"""Partitions: what the controller says of them, what a leader knows of them, and the followers that fetch from it.
+
+A partition's leader takes all writes into its log in the page cache. Followers fetch from it like consumers; the next
+fetch of a follower tells the leader how far its log goes, and what all of the ISR have is committed: below the high
+watermark. Nobody waits for a disk (K-28).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sim.brokers.kafka.log import Batch, Log
+from sim.network import Hop
+
+if TYPE_CHECKING:
+    from sim.brokers.kafka.broker import Broker
+
+NO_COPY = 0  # in the place of a copy, for what a connection carries that is no message
+
+OK = "NONE"
+NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
+NOT_ENOUGH = "NOT_ENOUGH_REPLICAS"
+NOT_ENOUGH_AFTER = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
+
+Answer = Callable[[str, int, float], Any]  # error, offset of the first record, when it may leave (s)
+
+
+class Topic(Protocol):
+    """What a partition needs of its topic: its settings, and its books."""
+
+    name: str
+    min_insync_replicas: int
+    partitions: list[Partition]
+
+    def appended(self, partition: Partition, batch: Batch, offset: int) -> None:
+        """The leader has appended a batch."""
+
+    def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
+        """Records are gone from one replica's log."""
+
+    def led_by(self, partition: Partition, broker: Broker) -> None:
+        """A broker leads the partition from now on."""
+
+
+class Partition:
+    """What the controller says of a partition: replicas in order of preference, leader, epoch, ISR, ELR (K-30)."""
+
+    def __init__(self, topic: Topic, number: int, replicas: list[Broker]) -> None:
+        self.topic, self.number, self.replicas = topic, number, replicas
+        self.leader: Broker | None = replicas[0]
+        self.epoch = 0
+        self.isr = list(replicas)
+        self.elr: list[Broker] = []
+        self.unclean_epochs: list[int] = []  # leader epochs that began with a replica from outside the ISR
+        for broker in replicas:
+            broker.logs[self] = Log()
+
+    def __repr__(self) -> str:
+        return f"<{self.topic.name}-{self.number}>"
+
+    def log(self) -> Log:
+        """The leader's log, or the longest one while there is no leader."""
+        if self.leader is not None:
+            return self.leader.logs[self]
+        return max((broker.logs[self] for broker in self.replicas), key=lambda log: log.end)
+
+
+@dataclass(slots=True)
+class Follower:
+    """What a leader knows of a follower (K-10, K-21). `caught_up_at` in s."""
+
+    end: int = 0
+    caught_up_at: float = 0.0
+    fetcher: Fetcher | None = None
+
+
+class Leadership:
+    """What a broker that leads a partition knows, or believes to know: it dies with its process."""
+
+    def __init__(self, broker: Broker, partition: Partition, epoch: int, isr: list[Broker]) -> None:
+        self.broker, self.partition, self.epoch, self.isr = broker, partition, epoch, list(isr)
+        self.world, self.topic = broker.world, partition.topic
+        self.log = broker.logs[partition]
+        self.high_watermark = min(broker.high_watermarks.get(partition, self.log.start), self.log.end)
+        now = broker.world.now
+        self.followers = {r: Follower(0, now) for r in partition.replicas if r is not broker}
+        self.waiting: deque[tuple[int, int, Answer]] = deque()  # acks=all: until it is committed
+        self.readers: dict[Any, None] = {}  # consumers' fetches that wait for records
+        self._is_check_due = False
+        self._asked: list[Broker] | None = None  # an ISR that the controller was asked for
+        self.advance()
+
+    # -- writes ------------------------------------------------------------------------------------------------
+
+    def append(self, batch: Batch) -> int:
+        """Append a batch, and tell whoever waits for records; returns the offset of its first record."""
+        log = self.log
+        offset = log.append(batch, self.epoch, self.world.now)
+        if not log.is_dirty:
+            self.broker.wrote(log)
+        self.topic.appended(self.partition, batch, offset)
+        for follower in self.followers.values():
+            if follower.fetcher is not None:
+                follower.fetcher.wake(self.partition)
+            if not self._is_check_due:
+                self._check_later()
+        if len(self.isr) == 1:
+            self.advance()
+        return offset
+
+    def answer_when_safe(self, offset: int, count: int, acks: str, answer: Answer, at: float) -> None:
+        """Answer a write: at once, or for acks=all when everybody in the ISR has it (K-10)."""
+        end = offset + count
+        if acks != "all" or self.high_watermark >= end:
+            answer(OK, offset, at)
+        else:
+            self.waiting.append((end, offset, answer))
+
+    def advance(self) -> None:
+        """K-10: the high watermark is the smallest end of the ISR, as the leader knows them."""
+        mark = self.log.end
+        if self.followers:
+            ends = [self.followers[r].end for r in self.isr if r is not self.broker and r in self.followers]
+            mark = min([mark, *ends])
+        if mark <= self.high_watermark:
+            return
+        self.high_watermark = self.broker.high_watermarks[self.partition] = mark
+        waiting = self.waiting
+        while waiting and waiting[0][0] <= mark:
+            _, offset, answer = waiting.popleft()
+            is_enough = len(self.isr) >= self.topic.min_insync_replicas
+            answer(OK if is_enough else NOT_ENOUGH_AFTER, offset, self.world.now)
+        if self.readers:
+            self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """Consumers' fetches that wait may have something to read now."""
+        for reader in list(self.readers):
+            reader.wake()
+
+    def readable_end(self, isolation_level: str) -> int:
+        """K-25, K-46: the offset before which consumers may read: the high watermark, or the LSO."""
+        if isolation_level == "read_committed" and self.log.ongoing:
+            return self.log.last_stable(self.high_watermark)
+        return self.high_watermark
+
+    # -- followers ---------------------------------------------------------------------------------------------
+
+    def fetched_by(self, replica: Broker, end: int) -> None:
+        """A follower's fetch says that it has everything below `end`."""
+        follower = self.followers.get(replica)
+        if follower is None:
+            return
+        is_news, follower.end = end != follower.end, end
+        if end >= self.log.end:
+            follower.caught_up_at = self.world.now
+        if replica in self.isr:
+            if is_news:
+                self.advance()
+        elif end >= self.high_watermark and self._asked is None:
+            self.ask_for([*self.isr, replica])
+
+    def _check_later(self) -> None:
+        """K-21: followers are looked at every half of replica.lag.time.max.ms, while one of them is behind."""
+        self._is_check_due = True
+        half = self.broker.cluster.settings.replica_lag_time_max / 2
+        due = (self.world.now // half + 1) * half
+        self.world.call_at(due, self._check, self.broker.host.epoch)
+
+    def _check(self, epoch: int) -> None:
+        self._is_check_due = False
+        broker = self.broker
+        if epoch != broker.host.epoch or broker.leads.get(self.partition) is not self:
+            return
+        now, limit = self.world.now, broker.cluster.settings.replica_lag_time_max
+        behind = [r for r, f in self.followers.items() if f.end < self.log.end]
+        slow = [r for r in behind if r in self.isr and now - self.followers[r].caught_up_at > limit]
+        if slow:
+            self.ask_for([r for r in self.isr if r not in slow])
+        if any(r in self.isr for r in behind):
+            self._check_later()
+
+    def ask_for(self, isr: list[Broker]) -> None:
+        """AlterPartition: the controller decides on the ISR; without it nothing changes (K-31, K-32)."""
+        self._asked = isr
+        controller = self.broker.cluster.controller
+        self.broker.to_controller(controller.alter, self.partition, self.epoch, isr, self.broker)
+
+    def told_isr(self, isr: list[Broker]) -> None:
+        """The controller's word."""
+        self._asked = None
+        self.isr = list(isr)
+        for replica in isr:
+            follower = self.followers.get(replica)
+            if follower is not None and follower.end >= self.log.end:
+                follower.caught_up_at = self.world.now
+        self.advance()
+
+    def over(self) -> None:
+        """Another leads: who waits is told so."""
+        waiting, self.waiting = self.waiting, deque()
+        for _, offset, answer in waiting:
+            answer(NOT_LEADER, offset, self.world.now)
+        self.wake_readers()
+
+
+class Fetcher:
+    """A follower's thread that fetches from one leader, for all partitions that it follows there (K-10).
+
+    Within a fetch session only what has changed is asked for again (KIP-227). A fetch that finds nothing waits at the
+    leader; here it waits without ticking (replica.fetch.wait.max.ms).
+    """
+
+    def __init__(self, broker: Broker, leader: Broker) -> None:
+        self.broker, self.leader = broker, leader
+        self.partitions: dict[Partition, None] = {}
+        self._changed: dict[Partition, None] = {}  # what the next fetch has to mention
+        self._is_under_way = False
+        self._number = 0
+        # at the leader
+        self._session: dict[Partition, tuple[int, int]] = {}  # end, and last epoch, of the follower's log
+        self._news: dict[Partition, None] = {}  # partitions of which it has something to tell
+        self._is_waiting = False  # a fetch lies there
+        self._is_woken = False
+        self._waiting_number = 0
+        hop = Hop("replication")
+        self.connection = broker.cluster.between(
+            broker, leader, hop, opened=self._opened, broken=self._broken, server_broken=self._gone
+        )
+
+    def follow(self, partition: Partition) -> None:
+        """Fetch that partition, too."""
+        self.partitions[partition] = self._changed[partition] = None
+        if self.connection.is_established and (self._is_waiting or not self._is_under_way):
+            self._fetch()  # the leader forgets the fetch that waits
+
+    def unfollow(self, partition: Partition) -> None:
+        """Fetch that partition no more."""
+        self.partitions.pop(partition, None)
+        self._changed.pop(partition, None)
+
+    def forget(self) -> None:
+        """The process has died."""
+        self.partitions.clear()
+        self._changed.clear()
+        self._is_under_way = False
+
+    def _opened(self) -> None:
+        self._is_under_way = False
+        self._changed = dict.fromkeys(self.partitions)
+        if self.partitions:
+            self._fetch()
+
+    def _broken(self) -> None:
+        self._is_under_way = False
+
+    def _fetch(self) -> None:
+        self._number += 1
+        self._is_under_way = True
+        logs = self.broker.logs
+        asked = {p: (logs[p].end, logs[p].last_epoch) for p in self._changed}
+        self._changed.clear()
+        self.connection.there.send(self._arrives, NO_COPY, self._number, asked)
+
+    # -- at the leader -----------------------------------------------------------------------------------------
+
+    def _gone(self) -> None:
+        """The follower's connection is over, and its fetch session."""
+        self._is_waiting = False
+        self._session.clear()
+        self._news.clear()
+
+    def _arrives(self, _copy: int, number: int, asked: dict[Partition, tuple[int, int]]) -> None:
+        self._session |= asked
+        self._waiting_number = number
+        self._is_waiting = True
+        for partition in asked:
+            self._heard(partition)
+        if self._news:
+            self._answer()
+
+    def led(self, partition: Partition) -> None:
+        """The broker leads that partition from now on: a fetch may have come before that."""
+        if partition in self._session:
+            self._heard(partition)
+            self.wake(partition)
+
+    def _heard(self, partition: Partition) -> None:
+        """K-10: what the follower's position tells the leader."""
+        leadership = self.leader.leads.get(partition)
+        if leadership is None or self.broker not in leadership.followers:
+            return
+        leadership.followers[self.broker].fetcher = self
+        end, last_epoch = self._session[partition]
+        log = leadership.log
+        if log.last_epoch == last_epoch or log.agreed_end(end, last_epoch) >= end:
+            leadership.fetched_by(self.broker, end)
+            if end < log.end:
+                self._news[partition] = None
+            else:
+                self._news.pop(partition, None)
+        else:
+            self._news[partition] = None
+
+    def wake(self, partition: Partition) -> None:
+        """Records have come: a fetch that waits is answered, when the broker gets round to it."""
+        self._news[partition] = None
+        if self._is_waiting and not self._is_woken:
+            self._is_woken = True
+            self.leader.host.call_at(self.leader.work(0.0), self._woken)
+
+    def _woken(self) -> None:
+        self._is_woken = False
+        if self._is_waiting:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer the fetch that waits, if there is anything to tell."""
+        parcels: list[tuple[Partition, int, Any, int]] = []
+        size = 0
+        for partition in self._news:
+            leadership = self.leader.leads.get(partition)
+            if leadership is None or partition not in self._session:
+                continue
+            log = leadership.log
+            end, last_epoch = self._session[partition]
+            agreed = end if last_epoch == log.last_epoch else log.agreed_end(end, last_epoch)
+            if agreed < end or end > log.end:  # K-24: the follower's log has diverged
+                parcels.append((partition, min(agreed, log.end), None, leadership.high_watermark))
+            elif end < log.end:
+                piece = log.copy_of(max(end, log.start), log.end)
+                size += sum(piece.bytes)
+                parcels.append((partition, piece.start, piece, leadership.high_watermark))
+        self._news.clear()
+        if parcels:
+            self._is_waiting = False
+            leader = self.leader
+            at = leader.transmit(leader.work(leader.request_time), size)
+            self.connection.back.send_at(at, self._received, NO_COPY, self._waiting_number, parcels)
+
+    # -- at the follower ---------------------------------------------------------------------------------------
+
+    def _received(self, _copy: int, number: int, parcels: list[Any]) -> None:
+        if number != self._number:
+            return
+        self._is_under_way = False
+        for partition, start, piece, mark in parcels:
+            if partition in self.partitions:
+                self.broker.replicate(partition, start, piece, mark)
+                self._changed[partition] = None
+        if self.partitions:
+            self._fetch()

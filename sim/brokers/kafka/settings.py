@@ -71,9 +71,9 @@ class ProducerClient:
 
     `acks`, `enable_idempotence` (null: as acks, retries and in-flight allow), `retries`, `delivery_timeout`,
     `request_timeout`, `retry_backoff` to `retry_backoff_max` (doubling, 20% jitter), `reconnect_backoff` to
-    `reconnect_backoff_max`, `metadata_max_age`, `max_in_flight_requests_per_connection`, `linger`,
-    `batch_size`, `buffer_memory`, `max_block`, `max_request_size`, `compression_ratio` (compressed size / size), `transactional`: write
-    in transactions of `transactional.id` = its host's name, with `transaction_timeout`, committed every
+    `reconnect_backoff_max`, `metadata_max_age`, `max_in_flight_requests_per_connection`, `linger`, `batch_size`,
+    `buffer_memory`, `max_block`, `max_request_size`, `compression_ratio` (compressed size / size). `transactional`:
+    write in transactions of `transactional.id` = its host's name, with `transaction_timeout`, committed every
     `transaction_interval`.
     """
 

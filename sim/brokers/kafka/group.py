@@ -57,6 +57,7 @@ class Group:
         self._joining[member] = answer
         if self._was_empty and not self._is_rebalancing:
             self._was_empty = False
+            self.offsets.used_again(self.name)
             self._is_rebalancing = True
             self.coordinator.call_later(self.cluster.settings.group_initial_rebalance_delay, self._complete)
         elif not self._is_rebalancing:
@@ -122,6 +123,7 @@ class Group:
     def _after_leaving(self) -> None:
         if not self.members:
             self._was_empty = True
+            self.offsets.left_alone(self.name)
             self._is_rebalancing = False
             self.generation += 1
         elif self._is_rebalancing:

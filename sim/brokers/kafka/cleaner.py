@@ -1,8 +1,8 @@
 """Retention and compaction: how a broker gets rid of records in the logs that it has, whoever leads them (K-41, K-42).
 
-Both look at closed segments below the high watermark. A broker looks at a log only when something may be due: for
-retention at log.retention.check.interval.ms, for compaction every log.cleaner.backoff.ms. What goes is gone for readers at
-once (the files are deleted 60 s later), and costs no time.
+Both look at what lies below the high watermark, segment by segment. A broker looks at a log only when something may be
+due: for retention at a multiple of log.retention.check.interval.ms, for compaction at one of log.cleaner.backoff.ms.
+What goes is gone for readers at once (the files are deleted 60 s later), and costs no time.
 
 Messages have no null values here, so there are no tombstones and no delete.retention.ms.
 """

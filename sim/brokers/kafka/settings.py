@@ -22,8 +22,9 @@ class Channel:
     null), `min_cleanable_dirty_ratio`.
 
     Brokers: `replica_lag_time_max`, `replica_fetch_wait_max`, `broker_heartbeat_interval`, `broker_session_timeout`,
-    `log_retention_check_interval`, `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`, `offsets_replication_factor`,
-    `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`, `producer_id_expiration`.
+    `log_retention_check_interval`, `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`,
+    `offsets_replication_factor`, `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`,
+    `producer_id_expiration`.
 
     Hardware: `broker_delay` one way (s) between brokers, `election_time` (s) of a leader once it is decided, per
     partition and one after the other, `write_back` (s) of dirty pages, `fsync` of a flush that is asked for,

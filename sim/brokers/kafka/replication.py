@@ -313,7 +313,7 @@ class Fetcher:
     def follow(self, partition: Partition) -> None:
         """Fetch that partition, too."""
         self.partitions[partition] = self._changed[partition] = None
-        if self.connection.is_established and (self._is_waiting or not self._is_under_way):
+        if self.connection.is_established:
             self._fetch()  # the leader forgets the fetch that waits
 
     def unfollow(self, partition: Partition) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.brokers import Preset, System
+from sim.brokers.kafka.producer import complaint
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
 from sim.brokers.kafka.topic import Topic
 
@@ -38,7 +39,8 @@ def _check(channel: Channel, producers: Any, services: Any) -> str | None:
         return (
             f"replication_factor {channel.replication_factor} needs as many nodes; there are {channel.nodes}"
         )
-    return None
+    complaints = (f"producer {name}: {c}" for name, p in producers.items() if (c := complaint(p.client)))
+    return next(complaints, None)
 
 
 SYSTEM = System(

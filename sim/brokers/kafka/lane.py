@@ -52,11 +52,16 @@ class Lane:
             client_broken=self._broken,
             server_opened=self._accepted,
             server_broken=self._unread.clear,
+            connect_failed=self._not_connected,
         )
 
     def _opened(self) -> None:
         self.is_open = True
         self.pump()
+
+    def _not_connected(self) -> None:
+        if self.producer.waiting:
+            self.producer.metadata.refresh()  # somebody else may lead meanwhile
 
     def pump(self) -> None:
         """Send what is due."""

@@ -373,14 +373,14 @@ class Producer:
 
     def _failed(self, batch: ProducerBatch) -> None:
         """K-13, K-15, K-18: send it again after the back-off, until delivery.timeout.ms is over."""
-        settings, sequences = self.settings, self.sequences[batch.partition]
-        is_out_of_order = batch.error in (OUT_OF_ORDER, FENCED) and self.is_idempotent
-        if is_out_of_order and self.transactions is None:
-            sequences.out_of_order(batch)
+        settings = self.settings
+        is_lasting = False
+        if batch.error in (OUT_OF_ORDER, FENCED) and self.is_idempotent:
+            is_lasting = self.sequences[batch.partition].out_of_order(batch)
         if (
             self.world.now >= batch.created + settings.delivery_timeout
             or batch.attempts > settings.retries
-            or (is_out_of_order and self.transactions is not None)
+            or (is_lasting and self.transactions is not None)  # which ends with it
         ):
             self.give_up(batch)
             return
@@ -403,10 +403,14 @@ class Producer:
         self.buffered -= batch.memory
         if batch.sequence >= 0:
             self.sequences[batch.partition].given_up(batch)
-        for copy in batch.copies:
-            self._report_failure(copy, cause)
         if self.transactions is not None:
             self.transactions.failed()
+            for copy in batch.copies:
+                self.messages.aborted(copy)
+                self.sender.refused(copy)
+            return
+        for copy in batch.copies:
+            self._report_failure(copy, cause)
         self._unblock()
         self.pump_to(batch.partition)
 
@@ -483,12 +487,30 @@ def is_idempotent(settings: ProducerClient) -> bool:
     return settings.enable_idempotence is None and idempotence_conflict(settings) is None
 
 
+def complaint(settings: ProducerClient) -> str | None:
+    """What the client library would refuse to begin with (a ConfigException)."""
+    name = "transactional" if settings.transactional else "enable_idempotence"
+    if settings.transactional and settings.enable_idempotence is False:
+        return "transactional needs enable_idempotence"
+    if (settings.transactional or settings.enable_idempotence) and (needs := idempotence_conflict(settings)):
+        return f"{name} needs {needs}"
+    if settings.max_in_flight_requests_per_connection < 1:
+        return "max_in_flight_requests_per_connection must be 1 at least"
+    least = settings.request_timeout + settings.linger
+    if settings.delivery_timeout < least:
+        return (
+            f"delivery_timeout, {settings.delivery_timeout:g} s, must not be less than request_timeout + linger,"
+            f" {least:g} s"
+        )
+    return None
+
+
 def idempotence_conflict(settings: ProducerClient) -> str | None:
     """Which setting excludes an idempotent producer, if one does."""
     if settings.acks != "all":
         return f"acks: all, not {settings.acks}"
     if not settings.retries:
-        return "retries"
+        return "retries, not 0"
     if settings.max_in_flight_requests_per_connection > 5:
         limit = settings.max_in_flight_requests_per_connection
         return f"at most 5 max_in_flight_requests_per_connection, not {limit}"

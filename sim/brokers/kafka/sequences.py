@@ -1,4 +1,4 @@
-"""Sequence numbers of an idempotent producer in one partition: what it sent, and what it knows of it (K-15, KIP-360)."""
+"""Sequence numbers of an idempotent producer in one partition, and what it knows of them (K-15, KIP-360)."""
 
 from __future__ import annotations
 
@@ -62,17 +62,18 @@ class Sequences:
             else:
                 self.begin(self.epoch + 1)
 
-    def out_of_order(self, batch: ProducerBatch) -> None:
-        """K-15: the leader lacks what came before the batch.
+    def out_of_order(self, batch: ProducerBatch) -> bool:
+        """K-15: the leader lacks what came before the batch. Says whether it will lack it for ever.
 
         If that is still to come the batch waits for its turn. If it never will (the one before was given up, or the
         leader has lost it), a new epoch begins, and what was sent gets new numbers: none of it is in the log.
         """
         is_next = batch.sequence == self.acked
         if self.unresolved is None and not is_next:
-            return
+            return False
         if self.unresolved in (None, batch.sequence):
             self.begin(self.epoch + 1)
             waiting, self.sent = self.sent, []
             for other in waiting:
                 self.number(other, other.producer)
+        return True

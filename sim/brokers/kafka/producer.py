@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sim.apps import PRODUCER_CRASHED
 from sim.brokers.kafka.causes import (
     ACCUMULATOR_LOST,
     BUFFER_FULL,
@@ -466,10 +467,11 @@ class Producer:
         """K-17: the accumulator dies with the process, and what was in flight is in doubt."""
         self.host.touched += len(self.holdings())
         for copy in self.holdings():
-            self.messages.died(copy, ACCUMULATOR_LOST)  # what is in a socket may have another end yet
-        if self.transactions is not None:
-            for batch in self.batches():
-                for copy in batch.copies:
+            self.messages.died(copy, PRODUCER_CRASHED)  # in a send() that had not returned, if it stays at that
+        for batch in self.batches():
+            for copy in batch.copies:
+                self.messages.died(copy, ACCUMULATOR_LOST)  # what is in a socket may have another end yet
+                if self.transactions is not None:
                     self.messages.aborted(copy)  # its transaction will be
         for lane in self.lanes.values():
             lane.crashed()

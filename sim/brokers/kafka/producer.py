@@ -496,8 +496,6 @@ def complaint(settings: ProducerClient) -> str | None:
         return "transactional needs enable_idempotence"
     if (settings.transactional or settings.enable_idempotence) and (needs := idempotence_conflict(settings)):
         return f"{name} needs {needs}"
-    if settings.max_in_flight_requests_per_connection < 1:
-        return "max_in_flight_requests_per_connection must be 1 at least"
     least = settings.request_timeout + settings.linger
     if settings.delivery_timeout < least:
         return (

@@ -76,8 +76,13 @@ class Consumer:
         )
         self.host.residents.append(self)
         self.output: TransactionManager | None = None
-        if settings.transactional:
+        if settings.transactional or (settings.transactional is None and self._publishes_here(worker)):
             self.output = self._output_in_transactions(worker)
+
+    def _publishes_here(self, worker: Worker) -> bool:
+        """Whether what the service publishes goes to a topic of the same cluster."""
+        client: Any = None if worker.sender is None else worker.sender.client
+        return getattr(getattr(client, "topic", None), "cluster", None) is self.topic.cluster
 
     def _output_in_transactions(self, worker: Worker) -> TransactionManager:
         """K-45: what the service publishes and its offsets are committed together."""

@@ -87,7 +87,6 @@ class Producer:
         self.sequences: dict[Partition, int] = dict.fromkeys(self.topic.partitions, 0)
         self.queued = 0  # batches in the queues
         self.buffered = 0
-        self.unsent: dict[int, list[ProducerBatch]] = {}  # acks=0: requests in sockets, by number
         self._stuck: dict[Partition, None] = {}  # a batch was given up: sequences begin anew (KIP-360)
         self._sticky = 0
         self._sticky_bytes = 0
@@ -353,7 +352,8 @@ class Producer:
         found = [batch for queue in self.queues.values() for batch in queue]
         for lane in self.lanes.values():
             found += [batch for request in lane.in_flight.values() for batch in request if not batch.is_over]
-        return found + [batch for request in self.unsent.values() for batch in request]
+            found += [batch for request in lane.unsent.values() for batch in request]
+        return found
 
     def holdings(self) -> list[int]:
         """Copies that it would still send."""
@@ -373,6 +373,7 @@ class Producer:
                     self.messages.aborted(copy)  # its transaction will be
         for lane in self.lanes.values():
             lane.in_flight.clear()
+            lane.unsent.clear()
         self._start_empty()
 
     def restarted(self) -> None:
@@ -386,6 +387,7 @@ class Lane:
     def __init__(self, producer: Producer, broker: Broker) -> None:
         self.producer, self.broker, self.world = producer, broker, producer.world
         self.in_flight: dict[int, list[ProducerBatch]] = {}
+        self.unsent: dict[int, list[ProducerBatch]] = {}  # acks=0: requests in the socket, by number
         self.is_open = False
         self._number = 0
         self._acks = producer.settings.acks
@@ -423,14 +425,14 @@ class Lane:
     def _done_when_written(self, number: int, batches: list[ProducerBatch]) -> None:
         """K-08: with acks=0 a request is over when it is written to the socket."""
         producer = self.producer
-        producer.unsent[number] = batches
+        self.unsent[number] = batches
         for batch in batches:
             producer.in_flight[batch.partition] -= 1
             producer.buffered -= batch.size
         producer._unblock()
 
     def _size_of(self, number: int) -> int:
-        batches = self.in_flight.get(number) or self.producer.unsent.get(number, [])
+        batches = self.in_flight.get(number) or self.unsent.get(number, [])
         return sum(batch.size for batch in batches)
 
     # -- at the broker -----------------------------------------------------------------------------------------
@@ -438,7 +440,7 @@ class Lane:
     def _arrives(self, number: int, batches: list[ProducerBatch]) -> None:
         produce, acks = self.broker.produce, self._acks
         if not self.producer.wants_answers:
-            self.producer.unsent.pop(number, None)
+            self.unsent.pop(number, None)
             for batch in batches:
                 produce(batch.partition, batch, acks, partial(self._not_answered, batch))
         elif len(batches) == 1:
@@ -498,7 +500,7 @@ class Lane:
         self.producer.metadata.refresh()
 
     def _dropped(self, number: int, cause: int) -> None:
-        for batch in self.producer.unsent.pop(number, ()):
+        for batch in self.unsent.pop(number, ()):
             for copy in batch.copies:
                 self.producer.messages.died(copy, cause)
 

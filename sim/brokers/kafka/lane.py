@@ -262,9 +262,13 @@ class OneWayLane(Lane):
         return [batch for request in self.in_socket.values() for batch in request]
 
     def crashed(self) -> None:
-        """The producer's process is gone; what its socket does with the rest the connection tells."""
+        """The producer's process is gone, and what is in its socket, if it does not arrive all the same."""
         self.is_open = False
-        self._full_since = math.inf
+        for batch in self.batches():
+            for copy in batch.copies:
+                self.producer.messages.died(copy, SOCKET_CUT)
+        self.in_socket.clear()
+        self._bytes, self._full_since = 0, math.inf
 
 
 class Response:

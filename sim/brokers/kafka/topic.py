@@ -92,7 +92,8 @@ class Topic:
     def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
         """Records are gone from one replica's log."""
         for copy in records:
-            self.messages.died(copy, cause)
+            if copy > ABORT:
+                self.messages.died(copy, cause)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """What lies behind a new leader's log was never delivered, as far as that leader knows."""

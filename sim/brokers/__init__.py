@@ -52,7 +52,8 @@ class System:
 
     `Channel`, `ProducerClient` and `ConsumerClient` are its settings (frozen dataclasses). `events` are the methods
     of a broker that a fault can wait for ("orders.append #3"). `check` returns a complaint about a combination of
-    settings that cannot be, or None. `build(simulation, name, channel)` makes the broker.
+    settings that cannot be, or None; `check_config` does so for what concerns more than one channel.
+    `build(simulation, name, channel)` makes the broker.
 
     `Channel` may have a field `nodes`. A channel with one node runs on the host of its name; one with more runs on
     "orders.1", "orders.2" ... of the group "orders", which the broker makes. `roles` are what its hosts can be in
@@ -71,6 +72,7 @@ class System:
     events: tuple[str, ...]
     build: Callable[..., BrokerPort]
     check: Callable[..., str | None] = lambda channel, producers, services: None
+    check_config: Callable[..., str | None] = lambda config, channel: None
     roles: tuple[str, ...] = ()
     reports_in_doubt: bool = False
     defaults: Preset = Preset()

@@ -37,7 +37,7 @@ def scenario(
     **top: Any,
 ) -> Scenario:
     """The scenario of such a world. Raises ScenarioError for settings that do not exist or do not fit."""
-    count = top.get("messages", 5)
+    count = top.get("messages") or 5
     shop = {**at(*(START + STEP * (i + 1) for i in range(count))), "linger": 0.0, **(producer or {})}
     billing = {
         "service_time": "10 ms",
@@ -53,7 +53,9 @@ def scenario(
         "faults": [dict(fault) for fault in faults],
         **top,
     }
-    if "duration" not in data:
+    if "duration" in data:
+        data.pop("messages", None)
+    else:
         data.setdefault("messages", 5)
     return Scenario.from_dict(data)
 

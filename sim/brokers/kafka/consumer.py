@@ -76,8 +76,13 @@ class Consumer:
         )
         self.host.residents.append(self)
         self.output: TransactionManager | None = None
-        if settings.transactional:
+        if settings.transactional or (settings.transactional is None and self._publishes_here(worker)):
             self.output = self._output_in_transactions(worker)
+
+    def _publishes_here(self, worker: Worker) -> bool:
+        """Whether what the service publishes goes to a topic of the same cluster."""
+        client: Any = None if worker.sender is None else worker.sender.client
+        return getattr(getattr(client, "topic", None), "cluster", None) is self.topic.cluster
 
     def _output_in_transactions(self, worker: Worker) -> TransactionManager:
         """K-45: what the service publishes and its offsets are committed together."""
@@ -418,10 +423,9 @@ class Consumer:
 
     def crashed(self, kind: str) -> None:
         """K-33, K-38: positions are gone. What was committed and not processed is lost."""
-        held = [*self.batch, *((p, offset, copy) for copy, (p, offset) in self.at_work.items())]
-        for partition, offset, copy in held:
-            if offset < (self.group.committed(partition) or 0):
-                self.pairs.died(copy, COMMITTED_EARLY)
+        held = [*(copy for _, _, copy in self.batch), *self.at_work]
+        for copy in held:
+            self.pairs.died(copy, COMMITTED_EARLY)  # its end, if its offset is committed, or about to be
         for partition in self.assigned:
             self.group.cause_of_rewind[partition] = NOT_COMMITTED
         for session in self.sessions.values():

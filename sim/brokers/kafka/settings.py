@@ -113,7 +113,7 @@ class ConsumerClient:
     `reconnect_backoff_max`, `metadata_max_age`; `group_instance_id` (static membership). `hands_off`: records go
     to a pool of workers and poll goes on at once (the classic mistake with automatic commits). `transactional`: what it
     publishes and its offsets are one transaction per commit (read-process-write), given up after
-    `transaction_timeout`.
+    `transaction_timeout`; null: if what it publishes goes to a topic of the same cluster.
     """
 
     group_protocol: Literal["classic", "consumer", "share"] = "classic"
@@ -135,7 +135,7 @@ class ConsumerClient:
     reconnect_backoff: Seconds = 0.05
     reconnect_backoff_max: Seconds = 1.0
     metadata_max_age: Seconds = 300.0
-    transactional: bool = False
+    transactional: bool | None = False
     transaction_timeout: Seconds = 60.0
     group_instance_id: bool = False
     hands_off: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
-from sim.brokers.kafka.causes import RETRIED
+from sim.brokers.kafka.causes import RESENT, RETRIED
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
@@ -30,10 +30,10 @@ class Topic:
     def __init__(self, sim: Simulation, name: str, settings: Channel) -> None:
         self.sim, self.world, self.name, self.settings = sim, sim.world, name, settings
         self.messages = sim.ledger.channel(name)
-        self.messages.late = RETRIED
+        self.messages.late = RESENT
         if settings.partitions > 1:
             self.messages.keep_scopes()  # order is promised within a partition (K-04)
-        self.min_insync_replicas = min(settings.min_insync_replicas, settings.replication_factor)
+        self.min_insync_replicas = settings.min_insync_replicas
         self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []
         self.producers: list[Producer] = []

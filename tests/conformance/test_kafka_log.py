@@ -81,7 +81,9 @@ def test_K28_a_lost_disk_takes_everything() -> None:
     assert told.causes["lost", "disk_lost"] == told["lost_confirmed"] == pytest.approx(550, abs=2)
 
 
-@pytest.mark.parametrize("away, lost", [(("orders.1", "orders.2", "orders.3"), 5), (("orders.1", "orders.2"), 0)])
+@pytest.mark.parametrize(
+    "away, lost", [(("orders.1", "orders.2", "orders.3"), 5), (("orders.1", "orders.2"), 0)]
+)
 def test_K29_replicas_that_lose_power_at_once_are_one_copy(away: tuple[str, ...], lost: int) -> None:
     faults = [NOBODY_READS, *(down(host, 10.0, 20.0, "machine_crash") for host in away)]
     told = world(RF3, {"acks": "all"}, faults=faults)
@@ -124,7 +126,10 @@ def test_followers_flush_too() -> None:
 
 def test_an_fsync_that_fails_saves_nothing_and_no_later_one_does() -> None:
     # given that the write-back at 35 s fails
-    faults = [{"fsync_failure": "orders", "at": 30.0, "lasting": 10.0}, down("orders", 90.0, 5.0, "machine_crash")]
+    faults = [
+        {"fsync_failure": "orders", "at": 30.0, "lasting": 10.0},
+        down("orders", 90.0, 5.0, "machine_crash"),
+    ]
     told = world({}, {"acks": "all", **at(5.1, 5.2, 50.0)}, faults=[NOBODY_READS, *faults])
     # then the records of before, and what comes behind them, are not on the disk at 80 s either
     assert told["lost_confirmed"] == 3 and told.causes == {("lost", "unflushed"): 3}
@@ -204,9 +209,12 @@ def test_K41_the_first_loss_comes_when_the_lag_is_older_than_retention(share: fl
     )
     assert ("expired", "retention") in told.causes
     first = told.places().index("expired")
-    # then at about retention/(1 - share) s, by a segment of 1 s and a check of 10 s: what was read until then is safe
-    read_until = first / (share * rate)
-    assert retention / (1 - share) - 2.0 <= read_until <= (retention + CHECK + 2.0) / (1 - share) + 2.0
+    # then after T s, when the next record is T - first / rate s old: at retention/(1 - what is read of what comes), by
+    # a segment of 1 s and a check of 10 s
+    seconds = told.pairs().processed_at[first - 1] - 5.0
+    read = first / (rate * seconds)
+    assert (retention - 1.5) / (1 - read) <= seconds <= (retention + CHECK + 1.5) / (1 - read)
+    assert read == pytest.approx(share, rel=0.1)
 
 
 def test_K41_a_follower_deletes_by_itself_and_a_new_leader_starts_where_the_old_one_did() -> None:
@@ -239,8 +247,8 @@ def test_K41_the_backlog_is_what_is_left() -> None:
 
 
 def test_retention_does_not_keep_a_run_going() -> None:
-    told = kafka({"retention": 1000.0})
-    assert told.run.ended_at < 100.0
+    ended_at = [kafka({"retention": age}).run.ended_at for age in (None, 1000.0)]
+    assert ended_at[0] == ended_at[1]
 
 
 # -- K-42: compaction ----------------------------------------------------------------------------------------------
@@ -250,7 +258,7 @@ COMPACT: dict[str, Any] = {"cleanup_policy": "compact", "segment_bytes": 10 * KI
 
 def keyed(keys: int, count: int = 100) -> dict[str, Any]:
     """Settings of a producer: keys by chance."""
-    return {"acks": "1", "keys": {"uniform": keys}, **every(0.1, 5.0, 5.0 + 0.1 * count)}
+    return {"acks": "1", "keys": {"number": keys}, **every(0.1, 5.0, 5.0 + 0.1 * count)}
 
 
 @pytest.mark.parametrize("keys", [1, 3, 20])
@@ -288,7 +296,7 @@ def test_K42_a_log_is_cleaned_when_enough_of_it_is_dirty() -> None:
     # given keys that do not repeat: nothing can go, so that each segment adds to what is clean
     ratios = {}
     for ratio in (0.1, 0.9):
-        producer = {"acks": "1", "keys": {"uniform": 10_000}, **every(0.1, 5.0, 45.0)}
+        producer = {"acks": "1", "keys": {"number": 10_000}, **every(0.1, 5.0, 45.0)}
         driven = driven_world(channel={**COMPACT, "min_cleanable_dirty_ratio": ratio}, producer=producer)
         driven.run(60.0)
         ratios[ratio] = driven.partition.log().cleaned
@@ -310,7 +318,7 @@ def test_K42_replicas_compact_each_for_itself_and_agree_on_what_is_left() -> Non
 @pytest.mark.parametrize("expiration, copies", [(86_400.0, 1), (1.0, 2)])
 def test_a_producer_that_was_idle_for_too_long_is_not_known_any_more(expiration: float, copies: int) -> None:
     # given an idempotent producer whose first answer is lost, and that tries again after 2 s
-    fault = {"partition": "orders -> shop", "at": 5.05, "lasting": 1.0}
+    fault = {"partition": "orders -> shop", "at": 5.05, "lasting": 5.0}
     producer = {"acks": "all", "request_timeout": 2.0, "delivery_timeout": 20.0, **at(5.1)}
     told = world({"producer_id_expiration": expiration}, producer, faults=[fault])
     # then the log remembers the batch, or it is there twice

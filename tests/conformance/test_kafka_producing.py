@@ -289,7 +289,9 @@ def test_K14_a_batch_that_was_refused_is_sent_again_behind_others():
     told = reordering(**PLAIN)
     assert told["out_of_order"] > 0
     assert set(told.causes) == {("reordered", "retried_behind_others")}
-    moved = [i for i in range(3000) if (("billing", i) in told.anomalies["reordered", "retried_behind_others"])]
+    moved = [
+        i for i in range(3000) if (("billing", i) in told.anomalies["reordered", "retried_behind_others"])
+    ]
     again = {event.message for event in told.events("copy")}
     assert set(moved) <= again  # only after a retry
 

@@ -1,7 +1,7 @@
 """Replication and failure: K-09, K-10, K-12, K-21 to K-27, K-30 to K-32.
 
-`tests.conformance.kafka` says what happens when where nothing else is said: message i is sent at 5 + 0.1 (i + 1) s, each
-hop of a client takes 1 ms, one between brokers 0.25 ms. Brokers are orders.1, which leads, to orders.3.
+`tests.conformance.kafka` says what happens when where nothing else is said: message i is sent at 5 + 0.1 (i + 1) s,
+each hop of a client takes 1 ms, one between brokers 0.25 ms. Brokers are orders.1, which leads, to orders.3.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def lost_with_the_leader(kind: str, **settings: Any) -> Story:
 
 
 @pytest.mark.parametrize("kind, cause", [("crash", "unreplicated"), ("machine_crash", "unflushed")])
-def test_K09_a_record_that_only_the_dead_leader_had_is_lost_though_it_was_confirmed(kind: str, cause: str) -> None:
+def test_K09_a_record_that_only_the_dead_leader_had_is_lost_though_it_was_confirmed(
+    kind: str, cause: str
+) -> None:
     told = lost_with_the_leader(kind)
     # then the producer was told ok, another broker leads without the record, and the others are there
     assert outcomes(told) == ["confirmed"] * 5
@@ -101,7 +103,11 @@ def test_K24_the_old_leader_cuts_off_what_the_new_one_does_not_have() -> None:
     assert driven.partition.leader is not driven.cluster.brokers[0]
     assert logs[0].records == logs[1].records == logs[2].records
     assert logs[0].epochs == logs[1].epochs == logs[2].epochs
-    assert driven.partition.isr == [driven.partition.isr[0], driven.partition.isr[1], driven.cluster.brokers[0]]
+    assert driven.partition.isr == [
+        driven.partition.isr[0],
+        driven.partition.isr[1],
+        driven.cluster.brokers[0],
+    ]
 
 
 def test_K25_no_consumer_was_given_what_was_lost() -> None:
@@ -121,7 +127,9 @@ def test_K25_a_record_is_sent_when_the_isr_has_it() -> None:
 def test_K25_random_crashes_of_leaders_never_take_back_what_was_delivered() -> None:
     # given leaders that crash now and then, and acks=1
     fault = {"crash": "orders.leader", "mtbf": 20.0, "mttr": 5.0}
-    told = world({**RF3, **FAR}, {**ACKS_1, **every(0.05, 5.0, 205.0)}, faults=[fault], seed=3, duration=210.0)
+    told = world(
+        {**RF3, **FAR}, {**ACKS_1, **every(0.05, 5.0, 205.0)}, faults=[fault], seed=3, duration=210.0
+    )
     lost = [i for i, place in enumerate(told.places()) if place == "lost"]
     sent = set(told.order("sent"))
     assert lost and not sent.intersection(lost)
@@ -366,7 +374,9 @@ def test_K31_with_acks_all_it_confirms_nothing() -> None:
 
 
 def test_K32_without_a_controller_leaders_serve_on() -> None:
-    told = world(RF3, {"acks": "all", **every(0.1, 10.0, 20.0)}, faults=[down("orders.controller", 9.0, 30.0)])
+    told = world(
+        RF3, {"acks": "all", **every(0.1, 10.0, 20.0)}, faults=[down("orders.controller", 9.0, 30.0)]
+    )
     assert max(told_after(told)) < 0.01 and told["unique"] == 100
 
 

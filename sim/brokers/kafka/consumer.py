@@ -352,6 +352,8 @@ class Consumer:
             self._begin_again(error)
         else:
             self._has_to_rejoin = True  # CommitFailed: the group has gone on without this member
+            if self.commits_first:
+                self.batch.clear()  # K-38: commitSync() raises, and what was polled is not processed
         if then is not None:
             then()
 

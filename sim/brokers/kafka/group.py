@@ -42,6 +42,7 @@ class Group:
         self._silent: dict[Consumer, int] = {}
         self._number = 0
         self._was_empty = True
+        self._waits_for_others = False
 
     # -- joining -----------------------------------------------------------------------------------------------
 
@@ -58,7 +59,9 @@ class Group:
         if self._was_empty and not self._is_rebalancing:
             self._was_empty = False
             self._is_rebalancing = True
-            self.coordinator.call_later(self.cluster.settings.group_initial_rebalance_delay, self._complete)
+            self._waits_for_others = True
+            delay = self.cluster.settings.group_initial_rebalance_delay
+            self.coordinator.call_later(delay, self._waited_for_others)
         elif not self._is_rebalancing:
             self._begin(known=is_known)
         else:
@@ -89,7 +92,14 @@ class Group:
                     self._remove(member)
             self._complete()
 
+    def _waited_for_others(self) -> None:
+        """group.initial.rebalance.delay.ms is over."""
+        self._waits_for_others = False
+        self._complete_if_all()
+
     def _complete_if_all(self) -> None:
+        if self._waits_for_others:
+            return
         if self._is_rebalancing and all(member in self._joining for member in self.members):
             self._complete()
 

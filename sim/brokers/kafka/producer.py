@@ -453,10 +453,12 @@ class Lane:
     def _answer(self, number: int, error: str, _offset: int, at: float) -> None:
         self.connection.back.send_at(at, self._answered, number, error)
 
-    def _not_answered(self, batch: ProducerBatch, error: str, _offset: int, _at: float) -> None:
+    def _not_answered(self, batch: ProducerBatch, error: str, _offset: int, at: float) -> None:
+        """K-08: of an error nobody is told; the broker closes the connection, so that the metadata is renewed."""
         if error != OK:
             for copy in batch.copies:
                 self.producer.messages.died(copy, SOCKET_CUT)
+            self.broker.host.call_at(at, self.connection.broken, self.broker.host)
 
     # -- at the producer ---------------------------------------------------------------------------------------
 

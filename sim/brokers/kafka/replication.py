@@ -233,8 +233,9 @@ class Fetcher:
 
     def follow(self, partition: Partition) -> None:
         """Fetch that partition, too."""
-        self.partitions[partition] = self._changed[partition] = None
-        if self.connection.is_established and (self._is_waiting or not self._is_under_way):
+        self.partitions[partition] = None
+        self._changed = dict.fromkeys(self.partitions)  # what the answer to an earlier fetch has is not taken
+        if self.connection.is_established:
             self._fetch()  # the leader forgets the fetch that waits
 
     def unfollow(self, partition: Partition) -> None:
@@ -249,6 +250,7 @@ class Fetcher:
         self._is_under_way = False
 
     def _opened(self) -> None:
+        self._gone()  # the leader has a new session, also if its process died with the old one
         self._is_under_way = False
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
@@ -269,7 +271,7 @@ class Fetcher:
 
     def _gone(self) -> None:
         """The follower's connection is over, and its fetch session."""
-        self._is_waiting = False
+        self._is_waiting = self._is_woken = False
         self._session.clear()
         self._news.clear()
 

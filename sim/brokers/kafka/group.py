@@ -36,6 +36,7 @@ class Group:
         self.generation = 0
         self.assignment: Assignment = {}
         self.delivered_to: dict[Partition, int] = {}  # offsets below were handed to some member before
+        self.sent_to: dict[Partition, int] = {}  # and below these sent to some member: others wait (the lag)
         self.cause_of_rewind: dict[Partition, int] = {}
         self._joining: dict[Consumer, Callable[[int, list[Partition]], Any]] = {}
         self._is_rebalancing = False
@@ -212,8 +213,25 @@ class Group:
         self.pairs.delivered(copy)
         return copy
 
+    def reads_from(self, partition: Partition, offset: int) -> None:
+        """A member goes on from there: what was sent before that waits again, or what waited is passed over."""
+        sent_to = self.sent_to.get(partition, 0)
+        first, last = sorted((sent_to, offset))
+        log = partition.log()
+        count = last - first
+        if log.has_transactions:  # markers are no messages
+            markers = [copy for copy in log.read(max(first, log.start), last) if copy <= ABORT]
+            count -= len(markers)
+        self.pairs.queue_steps += [(self.world.now, 1 if offset < sent_to else -1)] * count
+        self.sent_to[partition] = offset
+
     def truncated(self, partition: Partition, end: int) -> None:
         """What lies at these offsets from now on was never delivered."""
+        sent_to = self.sent_to.get(partition, 0)
+        gone = self.topic.stored_end[partition] - max(end, sent_to)
+        if gone > 0:
+            self.pairs.queue_steps += [(self.world.now, -1)] * gone
+        self.sent_to[partition] = min(sent_to, end)
         if self.delivered_to.get(partition, 0) > end:
             self.delivered_to[partition] = end
 

@@ -39,6 +39,7 @@ class Topic:
         self.partitions: list[Partition] = self.cluster.add_partitions(
             self, settings.partitions, settings.replication_factor
         )
+        self.stored_end = dict.fromkeys(self.partitions, 0)  # records below wait, or waited, to be read
         sim.at_start(self._start)
 
     def _start(self) -> None:
@@ -88,6 +89,7 @@ class Topic:
             stored = group.pairs.stored
             for copy in batch.copies:
                 stored(copy)
+        self.stored_end[partition] = offset + len(batch.copies)
 
     def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
         """Records are gone from one replica's log."""
@@ -96,9 +98,11 @@ class Topic:
                 self.messages.died(copy, cause)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
-        """What lies behind a new leader's log was never delivered, as far as that leader knows."""
+        """What lies behind a new leader's log was never stored or delivered, as far as that leader knows."""
+        end = broker.logs[partition].end
         for group in self.groups:
-            group.truncated(partition, broker.logs[partition].end)
+            group.truncated(partition, end)
+        self.stored_end[partition] = min(self.stored_end[partition], end)
 
     def holdings(self) -> Iterator[tuple[Pairs, int]]:
         """Copies that would still be delivered: in producers, and in logs from the committed offsets on."""

@@ -230,6 +230,10 @@ class Messages:
         """The transaction that a copy belongs to was aborted. Unless another copy's is committed, nobody is owed it."""
         self.transactions.setdefault(self.message_of(copy), False)
 
+    def is_aborted(self, message: int) -> bool:
+        """Whether a message was only ever written in transactions that were aborted."""
+        return not self.transactions.get(message, True)
+
     def key_number(self, key: str) -> int:
         """The number that stands for a key in the column `keys`."""
         if self.keys is None:

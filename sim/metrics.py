@@ -167,8 +167,8 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
     n = len(messages)
     expected = np.ones(n, dtype=bool) if pairs.is_expected is None else column(pairs.is_expected, n, "u1") > 0
     owed = int(np.count_nonzero(expected))
-    for message, is_committed in messages.transactions.items():
-        expected[message] &= is_committed
+    for message in messages.transactions:
+        expected[message] &= not messages.is_aborted(message)
     processings, deliveries = column(pairs.processings, n, "u4"), column(pairs.deliveries, n, "u4")
     effects, fate = column(pairs.effects, n, "u4"), column(pairs.fate, n, "u2")
     outcome = column(messages.outcome, n, "u1")
@@ -203,9 +203,7 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
         for code in repeats(run, pairs, copies):
             causes["duplicate", code] += 1
 
-    producer = column(messages.producer, n, "u2").astype(np.int64)
-    scope = producer if messages.scopes is None else producer * 65536 + column(messages.scopes, n, "u2")
-    late = out_of_order(scope, started, place == "unique")
+    late = out_of_order(ordering_scopes(messages), started, place == "unique")
     for message in np.flatnonzero(late).tolist():
         copy = pairs.first_started.get(message, message)
         causes["reordered", OVERTAKEN if copy >= 0 else messages.copy_cause[~copy]] += 1
@@ -305,6 +303,16 @@ def root_cause(pairs: Pairs, copy: int) -> int | None:
             return code
         copy = messages.copy_parent[~copy]
     return None
+
+
+def ordering_scopes(messages: Messages) -> Array:
+    """A number for each message, the same for those that should keep their order: of a producer and, say, partition."""
+    producer = column(messages.producer, len(messages), "u2").astype(np.int64)
+    return (
+        producer
+        if messages.scopes is None
+        else producer * 65536 + column(messages.scopes, len(messages), "u2")
+    )
 
 
 def out_of_order(scope: Array, started: Array, counted: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sim.explain import explain
 from sim.scenario import ScenarioError
 from tests.conformance.kafka import HOP, RF3, START, STEP, Driven, at, books, kafka, outcomes, scenario
 
@@ -309,3 +310,19 @@ def test_what_cannot_be_is_one_clear_line(
             },
         ).points()
     assert str(error.value) == f"scenario: {complaint}"
+
+
+def test_why_says_of_an_aborted_message_that_nobody_is_owed_it() -> None:
+    world = scenario(
+        producer={**EVERY_SECOND, **at(5.0, 5.1, 9.0)},
+        services=BOTH,
+        faults=[{"crash": "shop", "at": 5.5, "lasting": "2 s"}],
+        messages=3,
+    )
+    story = explain(world, message=1)
+    assert story is not None and story.anomaly is None
+    assert story.summary == (
+        "The transaction of orders:1 was aborted, so nobody is owed it. uncommitted processed it all the same. "
+        "Its producer was told nothing."
+    )
+    assert "the transaction of copy 1 is aborted" in [step.text.split(" [")[0] for step in story.events]

@@ -82,8 +82,10 @@ class Log:
     def check(self, batch: Batch) -> tuple[str, int | None]:
         """K-15, K-47: whether a producer's batch may be appended, and where it is if it is here already."""
         state = self.producers.get(batch.producer)
-        if state is None or batch.epoch > state.epoch:
+        if state is None:
             return OK, None
+        if batch.epoch > state.epoch:
+            return (OUT_OF_ORDER if batch.sequence > 0 else OK), None
         if batch.epoch < state.epoch:
             return FENCED, None
         known = state.offset_of(batch.sequence, len(batch.copies))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
-from sim.brokers.kafka.causes import RETRIED
+from sim.brokers.kafka.causes import RESENT
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
@@ -29,7 +29,7 @@ class Topic:
     def __init__(self, sim: Simulation, name: str, settings: Channel) -> None:
         self.sim, self.world, self.name, self.settings = sim, sim.world, name, settings
         self.messages = sim.ledger.channel(name)
-        self.messages.late = RETRIED
+        self.messages.late = RESENT
         if settings.partitions > 1:
             self.messages.keep_scopes()  # order is promised within a partition (K-04)
         self.min_insync_replicas = settings.min_insync_replicas

@@ -42,6 +42,7 @@ class End:
         self.host, self.opened, self.broken = host, opened, broken
         self.is_open = False
         self.silent_since: float | None = None
+        self.lost_since = 0.0  # when its last connection ended, or had fallen silent before it did (s)
         self.audible_since = self.heard_at = 0.0
 
     def is_silent(self) -> bool:
@@ -109,6 +110,14 @@ class Connection:
     def is_established(self) -> bool:
         """Whether both ends are open."""
         return self._client_end.is_open and self._server_end.is_open
+
+    @property
+    def server_silent_since(self) -> float:
+        """Since when the server has heard nothing of the client (s); infinity while it hears it."""
+        end = self._server_end
+        if not end.is_open:
+            return end.lost_since
+        return math.inf if end.silent_since is None else end.silent_since
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -236,6 +245,7 @@ class Connection:
         if not end.is_open:
             return
         attempt = self._attempt
+        end.lost_since = self.world.now if end.silent_since is None else end.silent_since
         end.is_open = False
         end.outgoing.drop()
         end.incoming.reader_gone()
@@ -307,9 +317,9 @@ class Connection:
     def _silence_noticed(self, end: End, since: float, number: int) -> None:
         if number != self.number or end.silent_since != since:
             return
-        end.silent_since = None
         if end.incoming.cuts:
             end.incoming.severed += 1
         elif not end.peer.host.is_running:
             end.peer.host.held += 1
         self.broken(end.host)
+        end.silent_since = None

@@ -59,6 +59,7 @@ class Group:
         self._joining[member] = answer
         if self._was_empty and not self._is_rebalancing:
             self._was_empty = False
+            self.offsets.used_again(self.name)
             self._is_rebalancing = True
             self._waits_for_others = True
             delay = self.cluster.settings.group_initial_rebalance_delay
@@ -133,6 +134,7 @@ class Group:
     def _after_leaving(self) -> None:
         if not self.members:
             self._was_empty = True
+            self.offsets.left_alone(self.name)
             self._is_rebalancing = False
             self.generation += 1
         elif self._is_rebalancing:
@@ -216,22 +218,16 @@ class Group:
     def reads_from(self, partition: Partition, offset: int) -> None:
         """A member goes on from there: what was sent before that waits again, or what waited is passed over."""
         sent_to = self.sent_to.get(partition, 0)
-        first, last = sorted((sent_to, offset))
         log = partition.log()
-        count = last - first
-        if log.has_transactions:  # markers are no messages
-            markers = [copy for copy in log.read(max(first, log.start), last) if copy <= ABORT]
-            count -= len(markers)
-        self.pairs.queue_steps += [(self.world.now, 1 if offset < sent_to else -1)] * count
+        first, last = sorted((max(sent_to, log.start), max(offset, log.start)))
+        copies = [copy for copy in log.read(first, last) if copy > ABORT]
+        step = 1 if offset < sent_to else -1
+        self.pairs.queue_steps += [(self.world.now, step)] * len(copies)
         self.sent_to[partition] = offset
 
     def truncated(self, partition: Partition, end: int) -> None:
         """What lies at these offsets from now on was never delivered."""
-        sent_to = self.sent_to.get(partition, 0)
-        gone = self.topic.stored_end[partition] - max(end, sent_to)
-        if gone > 0:
-            self.pairs.queue_steps += [(self.world.now, -1)] * gone
-        self.sent_to[partition] = min(sent_to, end)
+        self.sent_to[partition] = min(self.sent_to.get(partition, 0), end)
         if self.delivered_to.get(partition, 0) > end:
             self.delivered_to[partition] = end
 

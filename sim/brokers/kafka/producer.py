@@ -24,7 +24,7 @@ from sim.brokers.kafka.lane import Lane, OneWayLane
 from sim.brokers.kafka.log import FENCED, OK, OUT_OF_ORDER, Batch
 from sim.brokers.kafka.metadata import Metadata
 from sim.brokers.kafka.partitioner import next_partition, partition_of
-from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_ENOUGH_AFTER, NOT_LEADER, Partition
+from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_LEADER, Partition
 from sim.brokers.kafka.sequences import Sequences
 from sim.brokers.kafka.settings import ProducerClient
 from sim.brokers.kafka.transactions import TransactionManager
@@ -336,7 +336,6 @@ class Producer:
                 self._abort(batch)
         else:
             batch.error = error
-            batch.is_in_doubt |= error == NOT_ENOUGH_AFTER
             if error == NOT_LEADER:
                 self.metadata.refresh()
             if not batch.is_over:

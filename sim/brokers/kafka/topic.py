@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
-from sim.brokers.kafka.causes import RESENT
+from sim.brokers.kafka.causes import RESENT, RETRIED
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group

@@ -25,7 +25,7 @@ from sim.storage import Disk, Journal
 from tests.conformance.rig import Rig
 
 Z = 3.2905  # two-sided 99.9 % of the normal distribution: the confidence of every stochastic bound below
-KINDS = ("crash", "machine_crash", "disk_loss", "fsync_failure", "pause", "slow", "clock_skew", *LINK_KINDS)
+KINDS = ("stop", "crash", "machine_crash", "disk_loss", "fsync_failure", "pause", "slow", "clock_skew", *LINK_KINDS)
 
 # -- N-14: pauses -----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ FETCH_MAX_BYTES = (
 OK = "NONE"
 NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
 NOT_ENOUGH = "NOT_ENOUGH_REPLICAS"
+NOT_ENOUGH_AFTER = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"  # of before KIP-966: the high watermark stands still instead
 STORAGE_ERROR = "KAFKA_STORAGE_ERROR"
 
 Answer = Callable[[str, int, float], Any]  # error, offset of the first record, when it may leave (s)
@@ -294,7 +295,6 @@ class Fetcher:
         self.broker, self.leader, self.world = broker, leader, broker.world
         self.partitions: dict[Partition, None] = {}
         self._changed: dict[Partition, None] = {}  # what the next fetch has to mention
-        self._is_under_way = False
         # at the leader
         self._session: dict[Partition, tuple[int, int]] = {}  # end, and last epoch, of the follower's log
         self._news: dict[Partition, None] = {}  # partitions of which it has something to tell
@@ -306,14 +306,12 @@ class Fetcher:
             leader,
             Hop("replication", size_of=lambda _: self._response_size),
             opened=self._opened,
-            broken=self._broken,
             server_broken=self._gone,
         )
 
     def follow(self, partition: Partition) -> None:
         """Fetch that partition, too."""
-        self.partitions[partition] = None
-        self._changed = dict.fromkeys(self.partitions)  # what the answer to an earlier fetch has is not taken
+        self.partitions[partition] = self._changed[partition] = None
         if self.connection.is_established:
             self._fetch()  # the leader forgets the fetch that waits
 
@@ -326,20 +324,14 @@ class Fetcher:
         """The process has died."""
         self.partitions.clear()
         self._changed.clear()
-        self._is_under_way = False
 
     def _opened(self) -> None:
         self._gone()  # the leader has a new session, also if its process died with the old one
-        self._is_under_way = False
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
             self._fetch()
 
-    def _broken(self) -> None:
-        self._is_under_way = False
-
     def _fetch(self) -> None:
-        self._is_under_way = True
         logs = self.broker.logs
         asked = {p: (logs[p].end, logs[p].last_epoch) for p in self._changed}
         self._changed.clear()
@@ -448,6 +440,5 @@ class Fetcher:
         self.broker.sync(full[-1], self._go_on)  # flush.messages: the thread waits for the disk
 
     def _go_on(self, _is_ok: bool) -> None:
-        self._is_under_way = False
         if self.partitions and self.connection.is_established:
             self._fetch()

@@ -33,7 +33,7 @@ class Topic:
         self.messages.late = RESENT
         if settings.partitions > 1:
             self.messages.keep_scopes()  # order is promised within a partition (K-04)
-        self.min_insync_replicas = min(settings.min_insync_replicas, settings.replication_factor)
+        self.min_insync_replicas = settings.min_insync_replicas
         self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []
         self.producers: list[Producer] = []

@@ -170,6 +170,7 @@ class Consumer:
                 if offset is None:
                     offset = self._reset(partition, 0, NEVER_SEEN)
                 self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
+                self.group.reads_from(partition, offset)
         self.fetch_all()
 
     def _reset(self, partition: Partition, read_before: int, cause: int) -> int:
@@ -352,6 +353,8 @@ class Consumer:
             self._begin_again(error)
         else:
             self._has_to_rejoin = True  # CommitFailed: the group has gone on without this member
+            if self.commits_first:
+                self.batch.clear()  # K-38: commitSync() raises, and what was polled is not processed
         if then is not None:
             then()
 
@@ -417,6 +420,7 @@ class Consumer:
             else:  # K-40, K-41
                 offset = self._reset(partition, self.position[partition], RETENTION)
             self.fetch_from[partition] = self.position[partition] = offset
+            self.group.reads_from(partition, offset)
             self.epochs.pop(partition, None)
 
     # -- failure -----------------------------------------------------------------------------------------------

@@ -146,11 +146,13 @@ class FetchSession:
         self._response_size = size
         broker = self.broker
         at = broker.transmit(broker.work(broker.request_time), size)
-        sent = self.consumer.pairs.sent
+        sent, sent_to = self.consumer.pairs.sent, self.consumer.group.sent_to
         for part in found:
-            for copy in part.records:
+            start, before = part.start, sent_to.get(part.partition, 0)
+            for copy in part.records if start >= before else part.records[before - start :]:
                 if copy > ABORT:
                     sent(copy)
+            sent_to[part.partition] = max(before, start + len(part.records))
         self.connection.back.send_at(at, self._received, NO_COPY, self._waiting_number, found)
         return True
 

@@ -36,12 +36,14 @@ class Group:
         self.generation = 0
         self.assignment: Assignment = {}
         self.delivered_to: dict[Partition, int] = {}  # offsets below were handed to some member before
+        self.sent_to: dict[Partition, int] = {}  # and below these sent to some member: others wait (the lag)
         self.cause_of_rewind: dict[Partition, int] = {}
         self._joining: dict[Consumer, Callable[[int, list[Partition]], Any]] = {}
         self._is_rebalancing = False
         self._silent: dict[Consumer, int] = {}
         self._number = 0
         self._was_empty = True
+        self._waits_for_others = False
 
     # -- joining -----------------------------------------------------------------------------------------------
 
@@ -59,7 +61,9 @@ class Group:
             self._was_empty = False
             self.offsets.used_again(self.name)
             self._is_rebalancing = True
-            self.coordinator.call_later(self.cluster.settings.group_initial_rebalance_delay, self._complete)
+            self._waits_for_others = True
+            delay = self.cluster.settings.group_initial_rebalance_delay
+            self.coordinator.call_later(delay, self._waited_for_others)
         elif not self._is_rebalancing:
             self._begin(known=is_known)
         else:
@@ -90,7 +94,14 @@ class Group:
                     self._remove(member)
             self._complete()
 
+    def _waited_for_others(self) -> None:
+        """group.initial.rebalance.delay.ms is over."""
+        self._waits_for_others = False
+        self._complete_if_all()
+
     def _complete_if_all(self) -> None:
+        if self._waits_for_others:
+            return
         if self._is_rebalancing and all(member in self._joining for member in self.members):
             self._complete()
 
@@ -204,8 +215,19 @@ class Group:
         self.pairs.delivered(copy)
         return copy
 
+    def reads_from(self, partition: Partition, offset: int) -> None:
+        """A member goes on from there: what was sent before that waits again, or what waited is passed over."""
+        sent_to = self.sent_to.get(partition, 0)
+        log = partition.log()
+        first, last = sorted((max(sent_to, log.start), max(offset, log.start)))
+        copies = [copy for copy in log.read(first, last) if copy > ABORT]
+        step = 1 if offset < sent_to else -1
+        self.pairs.queue_steps += [(self.world.now, step)] * len(copies)
+        self.sent_to[partition] = offset
+
     def truncated(self, partition: Partition, end: int) -> None:
         """What lies at these offsets from now on was never delivered."""
+        self.sent_to[partition] = min(self.sent_to.get(partition, 0), end)
         if self.delivered_to.get(partition, 0) > end:
             self.delivered_to[partition] = end
 

@@ -328,6 +328,7 @@ class Fetcher:
         self._changed.clear()
 
     def _opened(self) -> None:
+        self._gone()  # the leader has a new session, also if its process died with the old one
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
             self._fetch()
@@ -347,7 +348,7 @@ class Fetcher:
 
     def _gone(self) -> None:
         """The follower's connection is over, and its fetch session."""
-        self._is_waiting = False
+        self._is_waiting = self._is_woken = False
         self._session.clear()
         self._news.clear()
 

@@ -110,6 +110,16 @@ class Connection:
         """Whether both ends are open."""
         return self._client_end.is_open and self._server_end.is_open
 
+    @property
+    def is_server_hearing(self) -> bool:
+        """Whether the server's end is open, and its client not silent."""
+        return self._server_end.is_open and not self._server_end.is_silent()
+
+    @property
+    def server_heard_at(self) -> float:
+        """When the server's end last heard a client that is silent now (s)."""
+        return self._server_end.heard_at
+
     # -- opening -----------------------------------------------------------------------------------------------
 
     def keep_open(self) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.causes import RETRIED
+from sim.brokers.kafka.classic import ClassicGroup
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
 from sim.brokers.kafka.log import ABORT, Batch
+from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from sim.consuming import Worker
     from sim.producing import Sender
     from sim.simulation import Simulation
+
+
+GROUPS: dict[str, type[Group]] = {"classic": ClassicGroup, "consumer": ConsumerGroup}
 
 
 class Topic:
@@ -57,7 +62,8 @@ class Topic:
 
     def subscribe(self, pairs: Pairs, binding: str | None) -> Group:
         """The consumer group of a service."""
-        group = Group(self, pairs)
+        client = self.sim.config.services[pairs.name].client
+        group = GROUPS[client.group_protocol](self, pairs, client)
         self.groups.append(group)
         return group
 
@@ -109,3 +115,5 @@ class Topic:
             for partition in self.partitions:
                 for copy in group.unread(partition):
                     yield group.pairs, copy
+            for copy in group.held():
+                yield group.pairs, copy

@@ -128,6 +128,7 @@ class Consumer:
         self._processed = 0
         self._is_polling = False  # the thread is inside poll()
         self._is_blocked = False  # it waits for a commit
+        self._resumes_poll = False  # and does so inside poll()
         self._in_poll: deque[Callable[[], Any]] = deque()
         self._owes_commit = False
         self._next_auto_commit = 0.0
@@ -172,7 +173,7 @@ class Consumer:
         self._commit(offsets, then=then)
 
     def give_up(self, partitions: list[Partition], cause: int) -> None:
-        """These partitions are another's: forget what was fetched of them; what was polled is processed all the same."""
+        """These partitions are another's: forget what was fetched of them; what was polled will be processed."""
         gone = dict.fromkeys(partitions)
         for partition in partitions:
             self.group.cause_of_rewind[partition] = cause
@@ -238,6 +239,7 @@ class Consumer:
         while self._in_poll:
             self._in_poll.popleft()()
             if self._is_blocked or not self._is_begun:
+                self._resumes_poll = True
                 return
         settings = self.settings
         if settings.enable_auto_commit:
@@ -256,14 +258,15 @@ class Consumer:
         if not self.batch:
             self._poll()  # there were markers only
             return
-        if self.commits_first:  # K-38
-            self._commit(self._returned(), then=self._hand_over)
-            return
         if not self._is_watched:
             self._watch_poll_interval()
+        self._commit(self._returned() if self.commits_first else {}, then=self._begin_batch)  # K-38
+
+    def _begin_batch(self) -> None:
+        """What was polled goes to handlers; to a pool of them all at once, and poll() goes on (K-37)."""
         self._hand_over()
-        if settings.hands_off:
-            self.host.call_later(0.0, self._poll)  # K-37: poll goes on, whatever the workers do
+        if self.settings.hands_off:
+            self.host.call_later(0.0, self._poll)
 
     def _auto_commit_is_due(self) -> None:
         self._is_auto_commit_due = False
@@ -318,7 +321,7 @@ class Consumer:
             at_work[copy] = (partition, offset)
             self.worker.on_delivery(Delivery(self, copy, copy))
         if not batch and not at_work:
-            self._go_on()
+            self._go_on()  # the commit before them has failed
 
     def settle(self, tag: int, outcome: str) -> None:
         """A handler is done with a record. One that failed is tried again: its partition waits for it (K-07)."""
@@ -336,7 +339,7 @@ class Consumer:
         if settings.commit_every is not None and not settings.enable_auto_commit and not self.commits_first:
             self._processed += 1
             if self._processed % settings.commit_every == 0 and not self._is_blocked:
-                self._commit(self._finished(), then=self._go_on)  # K-39
+                self._commit(self._finished(), then=None if settings.hands_off else self._go_on)  # K-39
                 return
         self._go_on()
 
@@ -362,12 +365,12 @@ class Consumer:
             self.worker.on_delivery(Delivery(self, tag, tag))
 
     def _go_on(self) -> None:
-        if self._is_blocked or self._is_polling:
+        settings = self.settings
+        if self._is_blocked or self._is_polling or settings.hands_off:
             return
         if self.batch:
             self._hand_over()
-        elif not self.at_work and not self.settings.hands_off:
-            settings = self.settings
+        elif not self.at_work:
             is_due = (
                 settings.commit_every is None and not settings.enable_auto_commit and not self.commits_first
             )
@@ -455,6 +458,9 @@ class Consumer:
             self._commit_failed(error)
         if then is not None:
             then()
+        if self._resumes_poll and not self._is_blocked:
+            self._resumes_poll = False
+            self._poll()
 
     def _commit_failed(self, error: str) -> None:
         if self.output is not None:

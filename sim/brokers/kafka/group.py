@@ -213,8 +213,8 @@ class Group:
         """A record arrives at a member once more; returns the copy that this makes."""
         return self.pairs.requeue(copy, self.cause_of_rewind.get(partition, NOT_COMMITTED))
 
-    def truncated(self, partition: Partition, end: int) -> None:
-        """What lies at these offsets from now on was never sent."""
+    def truncated(self, partition: Partition, end: int, epoch: int) -> None:
+        """A new leader, of that epoch, whose log ends there: what lies at these offsets from now on was never sent."""
         for mark in (self.sent_to, self.delivered_to):
             if mark.get(partition, 0) > end:
                 mark[partition] = end

@@ -16,16 +16,19 @@ from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
+from sim.brokers.kafka.share import ShareGroup
+from sim.brokers.kafka.share_consumer import ShareConsumer
 from sim.host import Host
 from sim.ledger import Pairs
 
 if TYPE_CHECKING:
+    from sim.apps import ConsumerPort
     from sim.consuming import Worker
     from sim.producing import Sender
     from sim.simulation import Simulation
 
 
-GROUPS: dict[str, type[Group]] = {"classic": ClassicGroup, "consumer": ConsumerGroup}
+GROUPS: dict[str, type[Group]] = {"classic": ClassicGroup, "consumer": ConsumerGroup, "share": ShareGroup}
 
 
 class Topic:
@@ -67,9 +70,10 @@ class Topic:
         self.groups.append(group)
         return group
 
-    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> Consumer:
+    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> ConsumerPort:
         """Attach a member's client library."""
-        return Consumer(self, worker, group, settings)
+        is_shared = settings.group_protocol == "share"
+        return (ShareConsumer if is_shared else Consumer)(self, worker, group, settings)
 
     # -- faults ------------------------------------------------------------------------------------------------
 
@@ -104,7 +108,7 @@ class Topic:
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """What lies behind a new leader's log was never delivered, as far as that leader knows."""
         for group in self.groups:
-            group.truncated(partition, broker.logs[partition].end)
+            group.truncated(partition, broker.logs[partition].end, broker.leads[partition].epoch)
 
     def holdings(self) -> Iterator[tuple[Pairs, int]]:
         """Copies that would still be delivered: in producers, and in logs from the committed offsets on."""

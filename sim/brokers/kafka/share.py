@@ -54,10 +54,10 @@ class Snapshot:
         self.start, self.epoch = 0, -1
         self.states: Changes = {}
 
-    def apply(self, record: Written) -> None:
+    def apply(self, record: Written) -> bool:
         """One record more; one of a leader that was replaced does not count."""
         if record.epoch < self.epoch:
-            return
+            return False
         self.epoch = record.epoch
         self.states.update(record.changes)
         if record.end is not None:
@@ -66,6 +66,7 @@ class Snapshot:
         for offset in range(self.start, record.start):
             self.states.pop(offset, None)
         self.start = max(self.start, record.start)
+        return True
 
 
 class ShareState:
@@ -88,16 +89,15 @@ class ShareState:
         found: ShareState = cluster.sim.shared[key]
         return found
 
-    def write(self, record: Written, then: Callable[[], Any]) -> None:
-        """It counts when the record is committed; until that works it is tried again."""
+    def write(self, record: Written, then: Callable[[bool], Any]) -> None:
+        """It counts, if at all, when the record is committed; until that works it is tried again."""
         self._records.append(record)
         self._append(len(self._records) - 1, then)
 
-    def _append(self, number: int, then: Callable[[], Any]) -> None:
+    def _append(self, number: int, then: Callable[[bool], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                self._apply(number)
-                then()
+                then(self._apply(number))
             else:
                 self.topic.call_later(RETRY, self._append, number, then)
 
@@ -106,9 +106,9 @@ class ShareState:
         else:
             self.topic.write(number, told)
 
-    def _apply(self, number: int) -> None:
+    def _apply(self, number: int) -> bool:
         record = self._records[number]
-        self.of.setdefault(record.key, Snapshot()).apply(record)
+        return self.of.setdefault(record.key, Snapshot()).apply(record)
 
     def _read(self, broker: Broker) -> None:
         """A new coordinator: what its log has is what was written."""
@@ -223,7 +223,7 @@ class ShareGroup(Group):
         if key in self.state.of:
             cut = Written(key, epoch, 0, {}, end)
             self.state.of[key].apply(cut)
-            self.state.write(cut, lambda: None)
+            self.state.write(cut, lambda counts: None)
         for at in [at for at in self.handed if at[0] is partition and at[1] >= end]:
             self.finished(*at)
 
@@ -280,7 +280,7 @@ class SharePartition:
         for copy in log.read(log.start, self.start):
             if copy > ABORT:
                 self.group.pairs.died(copy, NEVER_SEEN)
-        self.group.state.write(Written(self.key, self.leadership.epoch, self.start, {}), lambda: None)
+        self.group.state.write(Written(self.key, self.leadership.epoch, self.start, {}), lambda counts: None)
 
     def _readable_end(self) -> int:
         return self.leadership.readable_end(self.settings.isolation_level)
@@ -369,8 +369,8 @@ class SharePartition:
         }
         copies |= {offset: self.log.read(offset, offset + 1)[0] for offset in changes if offset not in copies}
 
-        def written() -> None:
-            for offset, (state, _) in changes.items():
+        def written(counts: bool) -> None:
+            for offset, (state, _) in changes.items() if counts else ():
                 if state == GONE:
                     self.group.pairs.dead_letter(copies[offset], ARCHIVED)
                 if state != AVAILABLE:

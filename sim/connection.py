@@ -42,6 +42,7 @@ class End:
         self.host, self.opened, self.broken = host, opened, broken
         self.is_open = False
         self.silent_since: float | None = None
+        self.lost_since = 0.0  # when its last connection ended, or had fallen silent before it did (s)
         self.audible_since = self.heard_at = 0.0
 
     def is_silent(self) -> bool:
@@ -119,6 +120,14 @@ class Connection:
     def server_heard_at(self) -> float:
         """When the server's end last heard a client that is silent now (s)."""
         return self._server_end.heard_at
+
+    @property
+    def server_silent_since(self) -> float:
+        """Since when the server has heard nothing of the client (s); infinity while it hears it."""
+        end = self._server_end
+        if not end.is_open:
+            return end.lost_since
+        return math.inf if end.silent_since is None else end.silent_since
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -246,6 +255,7 @@ class Connection:
         if not end.is_open:
             return
         attempt = self._attempt
+        end.lost_since = self.world.now if end.silent_since is None else end.silent_since
         end.is_open = False
         end.outgoing.drop()
         end.incoming.reader_gone()
@@ -317,9 +327,9 @@ class Connection:
     def _silence_noticed(self, end: End, since: float, number: int) -> None:
         if number != self.number or end.silent_since != since:
             return
-        end.silent_since = None
         if end.incoming.cuts:
             end.incoming.severed += 1
         elif not end.peer.host.is_running:
             end.peer.host.held += 1
         self.broken(end.host)
+        end.silent_since = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.brokers import Preset, System
+from sim.brokers.kafka.producer import complaint
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
 from sim.brokers.kafka.topic import Topic
 from sim.config import Config
@@ -68,7 +69,8 @@ def _check(channel: Channel, producers: Any, services: Any) -> str | None:
             f"min_insync_replicas {channel.min_insync_replicas} can never be met "
             f"by a replication_factor of {channel.replication_factor}"
         )
-    return None
+    complaints = (f"producer {name}: {c}" for name, p in producers.items() if (c := complaint(p.client)))
+    return next(complaints, None)
 
 
 SYSTEM = System(

@@ -123,6 +123,16 @@ ARCHIVED = _cause(
     "a handler that does not fail on it",
 )
 
+# -- reordered ------------------------------------------------------------------------------------------------------
+
+SENT_AGAIN = _cause(
+    "reordered",
+    "retried_behind_others",
+    "The batch was refused, one that was in flight behind it was not, and it was sent again after that.",
+    "K-14",
+    IDEMPOTENT + ", or max.in.flight.requests.per.connection=1",
+)
+
 # -- duplicates ----------------------------------------------------------------------------------------------------
 
 RETRIED = _cause(
@@ -131,6 +141,13 @@ RETRIED = _cause(
     "The batch was appended, its answer was lost, late or an error, and the producer sent it again.",
     "K-13",
     IDEMPOTENT,
+)
+RESENT = _cause(
+    "duplicate",
+    "resent_by_application",
+    "The application sent the message again as a new record, which no broker can tell from another.",
+    "K-16",
+    "waiting for the producer's own retries; " + IDEMPOTENT_CONSUMER,
 )
 NOT_COMMITTED = _cause(
     "duplicate",

@@ -127,6 +127,7 @@ class Consumer:
         self._is_begun = False
         self._processed = 0
         self._is_polling = False  # the thread is inside poll()
+        self._is_closed = False
         self._is_blocked = False  # it waits for a commit
         self._resumes_poll = False  # and does so inside poll()
         self._in_poll: deque[Callable[[], Any]] = deque()
@@ -407,7 +408,7 @@ class Consumer:
             return
         if self.membership.member is None:
             return
-        self.membership.leave(is_closing=False)
+        self.membership.leave()
         self._in_poll.clear()
         self.give_up(list(self.assigned), POLL_EXCEEDED)
         self.in_poll(self.membership.join_again)
@@ -492,17 +493,25 @@ class Consumer:
         else:
             self.membership.refused(error)
 
-    def close(self) -> None:
-        """K-33: commit (if that is automatic), and leave the group at once."""
-        self.before_revocation(self._leave)
+    def stopping(self, done: Callable[[], Any]) -> None:
+        """The process is told to end: what was polled is processed, and the next thing is close()."""
+        if self._is_closed or not self._is_begun:
+            done()
+        else:
+            self.in_poll(self.close, done)
 
-    def _leave(self) -> None:
-        if self.membership.member is not None:
-            self.membership.leave(is_closing=True)
-        self.give_up(list(self.assigned), NOT_COMMITTED)
+    def close(self, done: Callable[[], Any] = lambda: None) -> None:
+        """K-33: commit, as before a rebalance, and leave the group at once; `done()` when that is heard of."""
+        self.before_revocation(partial(self._leave, done))
+
+    def _leave(self, done: Callable[[], Any]) -> None:
+        self._is_closed = self._is_blocked = True  # nobody polls any more
         self._in_poll.clear()
-        self._is_polling = False
-        self._is_blocked = True  # nobody polls any more
+        if self.membership.member is None:
+            done()
+        else:
+            self.membership.leave(then=done)
+        self.give_up(list(self.assigned), NOT_COMMITTED)
 
     # -- fetching ----------------------------------------------------------------------------------------------
 

@@ -133,15 +133,13 @@ class Group:
         self.members.pop(member, None)
         self._silent.pop(member, None)
         if not self.members:
-            self._number += 1
-            self.world.in_background(
-                self.cluster.settings.offsets_retention, self._expire_offsets, self._number
-            )
+            self.offsets.left_alone(self.name)
 
-    def _expire_offsets(self, number: int) -> None:
-        """K-40: offsets.retention.minutes without members."""
-        if number == self._number and not self.members:
-            self.offsets.forget(self.name)
+    def enter(self, member: Member) -> None:
+        """It is a member."""
+        if not self.members:
+            self.offsets.used_again(self.name)
+        self.members[member] = None
 
     def _coordinator_moved(self) -> None:
         for member in list(self.members):

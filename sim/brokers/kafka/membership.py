@@ -5,6 +5,7 @@ What concerns the application's thread (giving up partitions, taking new ones ov
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,7 +34,7 @@ class Membership(Protocol):
     def refused(self, error: str) -> None:
         """CommitFailed: the group has gone on without this member."""
 
-    def leave(self, is_closing: bool) -> None:
+    def leave(self, then: Callable[[], Any] = lambda: None) -> None:
         """close(), or max.poll.interval.ms is over."""
 
     def join_again(self) -> None:
@@ -144,12 +145,12 @@ class ClassicMembership:
         if self.member is not None and not self.is_joining:
             self.consumer.coordinator.ask(self.group.heartbeat, self.member, self.epoch, then=self.told)
 
-    def leave(self, is_closing: bool) -> None:
+    def leave(self, then: Callable[[], Any] = lambda: None) -> None:
         """K-33, K-35: at once; a static member only stops its heartbeats."""
         if self.settings.group_instance_id:
-            self.consumer.coordinator.ask(self.group.stop_beating, self.member)
+            self.consumer.coordinator.ask(self.group.stop_beating, self.member, then=then)
         else:
-            self.consumer.coordinator.ask(self.group.leave, self.member)
+            self.consumer.coordinator.ask(self.group.leave, self.member, then=then)
         self.crashed()
 
     def join_again(self) -> None:
@@ -230,9 +231,9 @@ class ConsumerMembership:
         if self.member is not None and not self.is_joining:
             self._beat()
 
-    def leave(self, is_closing: bool) -> None:
+    def leave(self, then: Callable[[], Any] = lambda: None) -> None:
         """A heartbeat with epoch -1."""
-        self.consumer.coordinator.ask(self.group.leave, self.member)
+        self.consumer.coordinator.ask(self.group.leave, self.member, then=then)
         self.crashed()
 
     def join_again(self) -> None:

@@ -38,7 +38,7 @@ class ConsumerGroup(Group):
             answer(member, -1, [])
             return
         if member not in self.members:
-            self.members[member] = None
+            self.enter(member)
             self._retarget()
         self.heard(member)
         member.since = self.world.now

@@ -18,11 +18,13 @@ class Channel:
 
     Topic: `partitions`, `replication_factor`, `min_insync_replicas`, `unclean_leader_election_enable`, `flush_messages`
     and `flush_interval` (flush.ms; null is never), `retention` (retention.ms), `retention_bytes`, `segment_bytes`,
-    `segment_time` (segment.ms), `cleanup_policy`, `min_cleanable_dirty_ratio`, `delete_retention`.
+    `segment_time` (segment.ms), `cleanup_policy` (compact needs keys; there are no tombstones, since no message is
+    null), `min_cleanable_dirty_ratio`.
 
     Brokers: `replica_lag_time_max`, `replica_fetch_wait_max`, `broker_heartbeat_interval`, `broker_session_timeout`,
-    `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`, `offsets_replication_factor`,
-    `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`, `producer_id_expiration`.
+    `log_retention_check_interval`, `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`,
+    `offsets_replication_factor`, `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`,
+    `producer_id_expiration`.
 
     Hardware: `broker_delay` one way (s) between brokers, `election_time` (s) of a leader once it is decided, per
     partition and one after the other, `write_back` (s) of dirty pages, `fsync` of a flush that is asked for,
@@ -45,11 +47,11 @@ class Channel:
     segment_time: Seconds = 604_800.0
     cleanup_policy: Literal["delete", "compact"] = "delete"
     min_cleanable_dirty_ratio: Fraction = 0.5
-    delete_retention: Seconds = 86_400.0
     replica_lag_time_max: Seconds = 30.0
     replica_fetch_wait_max: Seconds = 0.5
     broker_heartbeat_interval: Seconds = 2.0
     broker_session_timeout: Seconds = 9.0
+    log_retention_check_interval: Seconds = 300.0
     auto_leader_rebalance_enable: bool = True
     leader_imbalance_check_interval: Seconds = 300.0
     group_initial_rebalance_delay: Seconds = 3.0

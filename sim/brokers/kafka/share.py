@@ -54,6 +54,12 @@ class Snapshot:
         self.start, self.epoch = 0, -1
         self.states: Changes = {}
 
+    def copy(self) -> Snapshot:
+        """The same, to go on with."""
+        other = Snapshot()
+        other.start, other.epoch, other.states = self.start, self.epoch, dict(self.states)
+        return other
+
     def apply(self, record: Written) -> bool:
         """One record more; one of a leader that was replaced does not count."""
         if record.epoch < self.epoch:
@@ -77,8 +83,11 @@ class ShareState:
             cluster, "__share_group_state", cluster.settings.offsets_replication_factor
         )
         self.of: dict[Key, Snapshot] = {}
-        self._records: list[Written] = []
+        self._records: dict[int, Written] = {}  # what the numbers in the logs stand for
+        self._number = 0
+        self._base: dict[Key, Snapshot] = {}  # what those before them come to
         self.topic.on_led = self._read
+        self.topic.on_compacted = self._compacted
 
     @classmethod
     def on(cls, cluster: Cluster) -> ShareState:
@@ -91,30 +100,44 @@ class ShareState:
 
     def write(self, record: Written, then: Callable[[bool], Any]) -> None:
         """It counts, if at all, when the record is committed; until that works it is tried again."""
-        self._records.append(record)
-        self._append(len(self._records) - 1, then)
+        self._number += 1
+        self._records[self._number] = record
+        self._append(self._number, record, then)
 
-    def _append(self, number: int, then: Callable[[bool], Any]) -> None:
+    def _append(self, number: int, record: Written, then: Callable[[bool], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                then(self._apply(number))
+                then(_apply(self.of, record))
             else:
-                self.topic.call_later(RETRY, self._append, number, then)
+                self.topic.call_later(RETRY, self._append, number, record, then)
 
         if self.topic.coordinator is None:
-            self.topic.call_later(RETRY, self._append, number, then)
+            self.topic.call_later(RETRY, self._append, number, record, then)
         else:
+            self._records[number] = record
             self.topic.write(number, told)
 
-    def _apply(self, number: int) -> bool:
-        record = self._records[number]
-        return self.of.setdefault(record.key, Snapshot()).apply(record)
+    def _compacted(self, numbers: list[int]) -> None:
+        """The log begins later: remember what these records came to, and only those that some log has yet."""
+        for number in numbers:
+            _apply(self._base, self._records[number])
+        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
+        gone = dict.fromkeys(numbers)
+        left = dict.fromkeys(n for log in logs for n in log.records if n not in gone)
+        self._records = {n: self._records[n] for n in left}
 
     def _read(self, broker: Broker) -> None:
         """A new coordinator: what its log has is what was written."""
-        self.of.clear()
-        for number in broker.logs[self.topic.partition].records:
-            self._apply(number)
+        log = broker.logs[self.topic.partition]
+        if log.start == 0:
+            self._base = {}  # nothing was compacted away, or the disk was lost with it
+        self.of = {key: snapshot.copy() for key, snapshot in self._base.items()}
+        for number in log.records:
+            _apply(self.of, self._records[number])
+
+
+def _apply(of: dict[Key, Snapshot], record: Written) -> bool:
+    return of.setdefault(record.key, Snapshot()).apply(record)
 
 
 class ShareGroup(Group):
@@ -142,7 +165,7 @@ class ShareGroup(Group):
             answer(member, None)
             return
         is_new = member not in self.members
-        self.members[member] = None
+        self.enter(member)
         self.heard(member)
         member.since = self.world.now
         if is_new:
@@ -185,10 +208,15 @@ class ShareGroup(Group):
 
     # -- the books ---------------------------------------------------------------------------------------------
 
+    def committed(self, partition: Partition) -> int | None:
+        """The start offset: below it all is accepted or archived."""
+        snapshot = self.state.of.get((self.name, partition))
+        return None if snapshot is None else snapshot.start
+
     def unread(self, partition: Partition) -> Iterator[int]:
         """Records that are neither accepted nor archived."""
         log, snapshot = partition.log(), self.state.of.get((self.name, partition))
-        start = max(log.start, snapshot.start if snapshot else 0)
+        start = max(log.start, self.committed(partition) or 0)
         states = snapshot.states if snapshot else {}
         for i, copy in enumerate(log.without_aborted(start, log.read(start, log.end))):
             if copy > ABORT and states.get(start + i, (AVAILABLE, 0))[0] == AVAILABLE:

@@ -81,6 +81,7 @@ class ShareConsumer:
         self._settled = 0
         self._awaited = 0
         self._is_polling = True
+        self._done: Callable[[], Any] | None = None  # the process is told to end, and wants to hear of it
 
     # -- membership --------------------------------------------------------------------------------------------
 
@@ -104,6 +105,9 @@ class ShareConsumer:
 
     def _poll(self) -> None:
         """Acknowledge what the last poll returned, and take what is there."""
+        if self._done is not None:
+            self._close(self._done)
+            return
         self._is_polling = not self.buffer
         if not self.buffer:
             self.fetch_all()
@@ -168,14 +172,14 @@ class ShareConsumer:
             del self.acks[partition]
         return taken
 
-    def _send_acks(self, then: Callable[[], Any]) -> None:
+    def _send_acks(self, then: Callable[[], Any], member: Member | None = None) -> None:
         """ShareAcknowledge; `then()` when they are written."""
         sessions = [
             s for s in self.sessions.values() if any(self.metadata.leaders[p] is s.broker for p in self.acks)
         ]
         self._awaited = len(sessions)
         for session in sessions:
-            session.acknowledge(partial(self._acknowledged, then))
+            session.acknowledge(partial(self._acknowledged, then), member or self.member)
         if not sessions:
             then()
 
@@ -196,6 +200,26 @@ class ShareConsumer:
         """A partition is led by another broker."""
         self.host.call_later(RETRY_BACKOFF, self.metadata.refresh)
         self.host.call_later(RETRY_BACKOFF, self.fetch_all)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def stopping(self, done: Callable[[], Any]) -> None:
+        """The process is told to end: what was polled is processed, and the next thing is close()."""
+        self._done = done
+        if self._is_polling:
+            self._close(done)
+
+    def _close(self, done: Callable[[], Any]) -> None:
+        """Acknowledge, release what nobody has looked at, and leave."""
+        self._is_polling = False
+        for partition, offset, _ in self.buffer:
+            self.acks.setdefault(partition, []).append((offset, RELEASE))
+        self.buffer.clear()
+        member, self.member = self.member, None
+        if member is None:
+            done()
+            return
+        self._send_acks(partial(self.coordinator.ask, self.group.leave, member, then=done), member)
 
     # -- failure -----------------------------------------------------------------------------------------------
 
@@ -272,23 +296,21 @@ class ShareSession:
         if not self.is_open or not partitions or (self._is_under_way and partitions == self._asked):
             return
         self._is_under_way, self._asked = True, partitions
-        self._send(partitions, is_sync=False)
+        self._send(self.consumer.member, partitions, is_sync=False)
 
-    def acknowledge(self, then: Callable[[], Any]) -> None:
+    def acknowledge(self, then: Callable[[], Any], member: Member | None) -> None:
         """ShareAcknowledge."""
         if not self.is_open:
             self.consumer.acks_for(self.broker)
             then()  # they are lost
             return
         self._then[self._number + 1] = then
-        self._send([], is_sync=True)
+        self._send(member, [], is_sync=True)
 
-    def _send(self, partitions: list[Partition], is_sync: bool) -> None:
+    def _send(self, member: Member | None, partitions: list[Partition], is_sync: bool) -> None:
         self._number += 1
-        acks, consumer = self.consumer.acks_for(self.broker), self.consumer
-        self.connection.there.send(
-            self._arrives, NO_COPY, self._number, consumer.member, acks, partitions, is_sync
-        )
+        acks = self.consumer.acks_for(self.broker)
+        self.connection.there.send(self._arrives, NO_COPY, self._number, member, acks, partitions, is_sync)
 
     # -- at the broker -----------------------------------------------------------------------------------------
 

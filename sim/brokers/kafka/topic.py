@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
-from sim.brokers.kafka.causes import RETRIED
+from sim.brokers.kafka.causes import RESENT, RETRIED
 from sim.brokers.kafka.classic import ClassicGroup
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
-from sim.brokers.kafka.log import ABORT, Batch
+from sim.brokers.kafka.log import ABORT, Batch, LogConfig
 from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
@@ -37,13 +38,15 @@ class Topic:
     def __init__(self, sim: Simulation, name: str, settings: Channel) -> None:
         self.sim, self.world, self.name, self.settings = sim, sim.world, name, settings
         self.messages = sim.ledger.channel(name)
-        self.messages.late = RETRIED
+        self.messages.late = RESENT
         if settings.partitions > 1:
             self.messages.keep_scopes()  # order is promised within a partition (K-04)
         self.min_insync_replicas = settings.min_insync_replicas
+        self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []
         self.producers: list[Producer] = []
         self.cluster = Cluster.of(sim, settings.cluster or name)
+        self.log_config = self._log_config()
         self.partitions: list[Partition] = self.cluster.add_partitions(
             self, settings.partitions, settings.replication_factor
         )
@@ -54,6 +57,21 @@ class Topic:
         sizes = [p.app.size for p in config.producers.values() if p.app.channel == self.name]
         if self.messages.sizes is None and any(repr(size) != "Constant(1024)" for size in sizes):
             self.messages.keep_sizes()  # batches fill by bytes
+
+    def _log_config(self) -> LogConfig:
+        settings, of_brokers = self.settings, self.cluster.settings
+        is_compacted = settings.cleanup_policy == "compact"
+        return LogConfig(
+            segment_bytes=settings.segment_bytes,
+            segment_time=settings.segment_time,
+            retention=None if is_compacted else settings.retention,
+            retention_bytes=None if is_compacted else settings.retention_bytes,
+            is_compacted=is_compacted,
+            min_cleanable_dirty_ratio=settings.min_cleanable_dirty_ratio,
+            flush_messages=settings.flush_messages,
+            write_back=min(of_brokers.write_back, settings.flush_interval or math.inf),
+            producer_id_expiration=of_brokers.producer_id_expiration,
+        )
 
     # -- clients -----------------------------------------------------------------------------------------------
 
@@ -99,16 +117,40 @@ class Topic:
             for copy in batch.copies:
                 stored(copy)
 
-    def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
-        """Records are gone from one replica's log."""
-        for copy in records:
-            if copy > ABORT:
-                self.messages.died(copy, cause)
+    def copies_of(self, copies: list[int]) -> list[int]:
+        """The same records once more: nobody remembers that they are here already."""
+        return [self.messages.copy(copy, RETRIED) for copy in copies]
+
+    def key_of(self, copy: int) -> int:
+        """The number of a record's key."""
+        keys = self.messages.keys
+        return 0 if keys is None else keys[self.messages.message_of(copy)]
+
+    def vanished(self, partition: Partition, start: int, records: list[int], cause: int) -> None:
+        """Records, from offset `start` on, are gone from one replica's log: a death for groups that have not read them.
+
+        With the last replica's it leaves the backlog, too.
+        """
+        lost = [(start + i, copy) for i, copy in enumerate(records) if copy > ABORT]
+        for group in self.groups:
+            read_below = group.committed(partition) or 0
+            for offset, copy in lost:
+                if offset >= read_below:
+                    group.pairs.died(copy, cause)
+                    if not (group.pairs.was_sent(copy) or partition.is_held(offset, copy)):
+                        group.pairs.unready(copy)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
-        """What lies behind a new leader's log was never delivered, as far as that leader knows."""
+        """What lies behind a new leader's log was never delivered, as far as that leader knows, and will not be."""
+        log = broker.logs[partition]
         for group in self.groups:
-            group.truncated(partition, broker.logs[partition].end, broker.leads[partition].epoch)
+            group.truncated(partition, log.end, broker.leads[partition].epoch)
+        for replica in partition.replicas:
+            other = replica.logs[partition]
+            agreed = log.agreement(other)
+            if agreed < other.end:
+                gone = other.read(agreed, other.end)
+                self.vanished(partition, agreed, gone, partition.cause_of_cut(other))
 
     def holdings(self) -> Iterator[tuple[Pairs, int]]:
         """Copies that would still be delivered: in producers, and in logs from the committed offsets on."""

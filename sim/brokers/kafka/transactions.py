@@ -266,8 +266,7 @@ class TransactionManager:
 
     def _initialised(self, producer_id: int, epoch: int) -> None:
         producer = self.producer
-        producer.producer_id, producer.epoch = producer_id, epoch
-        producer.sequences = dict.fromkeys(producer.sequences, 0)
+        producer.begin_session(producer_id, epoch)
         self._next()
 
     def _next(self) -> None:
@@ -288,6 +287,10 @@ class TransactionManager:
         """Whether a record may join the transaction now; else it is kept for the next one."""
         if not self.is_ready:
             self._held.append(copy)
+            return False
+        if self._is_failed:  # send() raises; what became of it the application hears with the abort
+            self._copies.append(copy)
+            self.producer.messages.aborted(copy)
             return False
         if not self._is_open:
             self._is_open = True
@@ -323,12 +326,13 @@ class TransactionManager:
     def written(self, copies: list[int]) -> None:
         """Records of this transaction were acknowledged."""
         self._copies += copies
-        self._end_if_flushed()
+        self.end_if_flushed()
 
     def failed(self) -> None:
         """A record could not be written: the transaction cannot be committed."""
         self._is_failed = True
-        self._end_if_flushed()
+        self.producer.clear()
+        self.end_if_flushed()
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -343,15 +347,17 @@ class TransactionManager:
         else:
             self._ends = lambda: self._send_offsets(offsets, then)
         self.producer.flush()
-        self._end_if_flushed()
+        self.end_if_flushed()
 
     def abort(self, then: Callable[[str], Any]) -> None:
         """abortTransaction()."""
         self.is_ready = False
+        self._is_failed = True
         self.producer.clear()
         self._end(ABORT, then)
 
-    def _end_if_flushed(self) -> None:
+    def end_if_flushed(self) -> None:
+        """End the transaction if somebody wants that, and nothing is unanswered."""
         if self._ends is not None and not self.producer.has_unanswered():
             ends, self._ends = self._ends, None
             ends()
@@ -389,7 +395,10 @@ class TransactionManager:
                 then(error)
                 return
             self._settle(outcome)
-            self._next()
+            if self._is_failed:
+                self._init(self.host.epoch)  # a new epoch: sequences begin anew (KIP-360)
+            else:
+                self._next()
             then(OK if outcome == COMMIT else "ABORTED")
 
         self.link.ask(self.coordinator.end, self.name, self.producer.epoch, outcome, then=told)

@@ -51,6 +51,7 @@ class Broker:
             cluster.settings.broker_bandwidth is not None or cluster.sim.config.network.bandwidth is not None
         )
         self.controller_link: Connection
+        self.is_serving = True  # its process listens: not before the controller has unfenced it
         self.cleaner = Cleaner(self)
         self._power_cuts = 0
         self.host.residents.append(self)
@@ -158,6 +159,10 @@ class Broker:
         """At the controller: send something to this broker."""
         self.controller_link.back.send(_hand_over, NO_COPY, handler, args)
 
+    def unfenced(self) -> None:
+        """The controller has its registration: from now on it takes requests."""
+        self.is_serving = True
+
     def told(self, partition: Partition, leader: Broker | None, epoch: int, isr: list[Broker]) -> None:
         """A partition has a leader, as of an epoch (K-23, K-24)."""
         self.metadata[partition] = (epoch, leader)
@@ -192,6 +197,7 @@ class Broker:
     def crashed(self, kind: str) -> None:
         """K-28: the logs are as long as before; a machine loses what was not written back, a disk everything."""
         self.leads.clear()
+        self.is_serving = False
         self._power_cuts += kind != "process"
         for fetcher in self.fetchers.values():
             fetcher.forget()

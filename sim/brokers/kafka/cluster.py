@@ -104,6 +104,7 @@ class Cluster:
         settings = self.settings
         names = {"opened": "client_opened", "broken": "client_broken"}
         rule = Sessions(settings.replica_fetch_wait_max, FETCH_TIMEOUT)
+        accepts = {} if server is self.controller else {"accepts": lambda: server.is_serving}
         if server is self.controller:
             rule = Sessions(settings.broker_heartbeat_interval, settings.broker_session_timeout)
         connection = self.sim.network.connection(
@@ -114,6 +115,7 @@ class Cluster:
             tcp=replace(self.sim.network.settings.tcp, heartbeat=None, reconnect=0.05, reconnect_max=1.0),
             heartbeats=rule,
             **{names.get(name, name): function for name, function in told.items()},
+            **accepts,
         )
         for stream in (connection.there, connection.back):
             stream.settings = replace(stream.settings, delay=settings.broker_delay)
@@ -139,6 +141,7 @@ class Cluster:
             heartbeats=Sessions(settings.fetch_max_wait, settings.request_timeout)
             if isinstance(settings, ConsumerClient)
             else None,
+            accepts=lambda: server.is_serving,
             **told,
         )
         connection.keep_open()

@@ -118,18 +118,8 @@ class Stream(Path):
             self.schedule(self.world.now + self.delay(), (handler, copy, args))
 
     def _send_plain_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        """As `_send_plain`, for a segment that leaves at `departure` (s), not before what was sent before it."""
         self.sent += 1
-        self._schedule_from(departure, (handler, copy, args))
-
-    def _send_lossy_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
-        self.sent += 1
-        if self._chance() < self.loss:
-            self._lose(departure, (handler, copy, args))
-        else:
-            self._schedule_from(departure, (handler, copy, args))
-
-    def _schedule_from(self, departure: float, segment: Segment) -> None:
-        """As `schedule`, for a segment that leaves at `departure` (s), not before what was sent before it."""
         if departure < self._busy_until:
             departure = self._busy_until
         if not departure >= self.world.now:
@@ -139,8 +129,15 @@ class Stream(Path):
         if self.last_arrival > arrival:
             arrival = self.last_arrival
         self.last_arrival = arrival
-        self.in_flight.append(segment)
+        self.in_flight.append((handler, copy, args))
         heappush(self._agenda, (arrival, NORMAL, self._next_number(), self._arrive, (self._era, departure)))
+
+    def _send_lossy_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
+        if self._chance() < self.loss:
+            self.sent += 1
+            self._lose(departure, (handler, copy, args))
+        else:
+            self._send_plain_at(departure, handler, copy, *args)
 
     def _send_fully(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1

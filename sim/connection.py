@@ -119,6 +119,16 @@ class Connection:
             return end.lost_since
         return math.inf if end.silent_since is None else end.silent_since
 
+    @property
+    def is_server_hearing(self) -> bool:
+        """Whether the server's end is open, and its client not silent."""
+        return self._server_end.is_open and not self._server_end.is_silent()
+
+    @property
+    def server_heard_at(self) -> float:
+        """When the server's end last heard a client that is silent now (s)."""
+        return self._server_end.heard_at
+
     # -- opening -----------------------------------------------------------------------------------------------
 
     def keep_open(self) -> None:

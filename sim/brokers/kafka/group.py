@@ -188,7 +188,8 @@ class Group:
             if self.clients and all(client.has_raised for client in self.clients):
                 self._give_up(partition)
                 return
-            positions = [c.position[partition] for c in self.clients if partition in c.position]
+            clients = [c for c in self.clients if partition in c.position]
+            positions = [log.agreed_end(c.position[partition], c.epochs.get(partition, -1)) for c in clients]
             start = min(positions, default=log.start)
         start = max(log.start, start)
         for copy in log.without_aborted(start, log.read(start, log.end)):

@@ -38,7 +38,7 @@ class CommittedOffsets:
 
     def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
-        self._write((group, {p: (n, p.log().epoch_at(n - 1)) for p, n in offsets.items()}), answer)
+        self._write((group, {p: (n, _epoch_below(p, n)) for p, n in offsets.items()}), answer)
 
     def _write(self, record: Commit, answer: Callable[[str], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
@@ -99,6 +99,11 @@ class CommittedOffsets:
             _apply(self._of, self._records[number])
         for watcher in self.watchers:
             watcher()
+
+
+def _epoch_below(partition: Partition, offset: int) -> int:
+    """The leader epoch of the record before an offset; the first of all if that record is gone with the log's disk."""
+    return max(partition.log().epoch_at(offset - 1), 0) if offset else -1
 
 
 def _apply(of: dict[str, Known], record: Commit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sim.brokers.kafka.replication import NO_COPY
 from sim.connection import Connection
 from sim.host import Host
+from sim.kernel import Timeouts
 from sim.network import Hop
 
 if TYPE_CHECKING:
@@ -47,7 +49,14 @@ class CoordinatorLink:
         self._connected, self._heard, self._silent = connected, heard, silent
         self._number = 0
         self._asked: dict[int, tuple[Handler, tuple[Any, ...], Handler, Broker | None]] = {}
+        self._open: dict[Broker, bool] = {}  # as far as the client knows
+        self._start_timeouts()
         self._links = {broker: self._link(broker) for broker in topic.partition.replicas}
+
+    def _start_timeouts(self) -> None:
+        """request.timeout.ms; a member of a group has the silence of its session to go by."""
+        limit = self._settings.request_timeout if self._session is None else math.inf
+        self._timeouts: Timeouts[int] = Timeouts(self.host, limit, self._timed_out)
 
     def _link(self, broker: Broker) -> Connection:
         hop = Hop("coordinator")
@@ -67,6 +76,7 @@ class CoordinatorLink:
         return connection
 
     def _opened(self, broker: Broker) -> None:
+        self._open[broker] = True
         if broker is self.topic.partition.leader:
             self._connected()
 
@@ -96,10 +106,11 @@ class CoordinatorLink:
             return
         handler, args, then, _ = self._asked[number]
         broker = self.topic.partition.leader
-        if broker is None or not self._links[broker].is_established:
+        if broker is None or not self._open.get(broker):
             self.host.call_later(RETRY_BACKOFF, self._send, number)
             return
         self._asked[number] = (handler, args, then, broker)
+        self._timeouts.add(number)
         self._links[broker].there.send(self._arrives, NO_COPY, broker, number, handler, args)
 
     def _arrives(
@@ -119,20 +130,31 @@ class CoordinatorLink:
     def _answered(self, _copy: int, number: int, values: tuple[Any, ...]) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None:
+            self._timeouts.remove(number)
             asked[2](*values)
+
+    def _timed_out(self, number: int) -> None:
+        broker = self._asked[number][3] if number in self._asked else None
+        if broker is not None:
+            self._links[broker].broken(self.host)
 
     def _refused(self, _copy: int, number: int) -> None:
         """NOT_COORDINATOR."""
+        self._timeouts.remove(number)
         self.host.call_later(RETRY_BACKOFF, self._send, number)
 
     def _broken(self, broker: Broker) -> None:
+        self._open[broker] = False
         for number, (_, _, _, asked) in self._asked.items():
             if asked is broker:
                 self.host.call_later(RETRY_BACKOFF, self._send, number)
 
     def forget(self) -> None:
-        """The client's process has died."""
+        """The client's process has died, or wants none of the answers any more."""
+        if not self.host.is_up:
+            self._open.clear()
         self._asked.clear()
+        self._start_timeouts()
 
     def tell(self, handler: Handler, *args: Any) -> None:
         """At the coordinator: tell the client something, with the answer to its next heartbeat."""

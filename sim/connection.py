@@ -112,6 +112,14 @@ class Connection:
         return self._client_end.is_open and self._server_end.is_open
 
     @property
+    def server_silent_since(self) -> float:
+        """Since when the server has heard nothing of the client (s); infinity while it hears it."""
+        end = self._server_end
+        if not end.is_open:
+            return end.lost_since
+        return math.inf if end.silent_since is None else end.silent_since
+
+    @property
     def is_server_hearing(self) -> bool:
         """Whether the server's end is open, and its client not silent."""
         return self._server_end.is_open and not self._server_end.is_silent()
@@ -120,14 +128,6 @@ class Connection:
     def server_heard_at(self) -> float:
         """When the server's end last heard a client that is silent now (s)."""
         return self._server_end.heard_at
-
-    @property
-    def server_silent_since(self) -> float:
-        """Since when the server has heard nothing of the client (s); infinity while it hears it."""
-        end = self._server_end
-        if not end.is_open:
-            return end.lost_since
-        return math.inf if end.silent_since is None else end.silent_since
 
     # -- opening -----------------------------------------------------------------------------------------------
 

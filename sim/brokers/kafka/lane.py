@@ -100,14 +100,15 @@ class Lane:
         produce, acks = self.broker.produce, self._acks
         if len(batches) == 1:
             batch = batches[0]
-            produce(batch.partition, batch, acks, partial(self._answer, number, batch.partition))
+            produce(batch.partition, batch, acks, partial(self._answer, number, batch))
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
                 produce(batch.partition, batch, acks, partial(response.add, i))
 
-    def _answer(self, number: int, partition: Partition, error: str, _offset: int, at: float) -> None:
-        known = NOTHING_NEW if error != NOT_LEADER else self.known([partition])
+    def _answer(self, number: int, batch: ProducerBatch, error: str, offset: int, at: float) -> None:
+        batch.was_appended |= offset >= 0
+        known = NOTHING_NEW if error != NOT_LEADER else self.known([batch.partition])
         self.reply(number, (error,), known, at)
 
     def known(self, partitions: Sequence[Partition]) -> Leaders:
@@ -279,9 +280,10 @@ class Response:
         self.errors = [OK] * len(batches)
         self.at = 0.0
 
-    def add(self, i: int, error: str, _offset: int, at: float) -> None:
+    def add(self, i: int, error: str, offset: int, at: float) -> None:
         """The i-th batch is decided."""
         self.errors[i] = error
+        self.batches[i].was_appended |= offset >= 0
         self.left -= 1
         self.at = max(self.at, at)
         if not self.left:

@@ -24,7 +24,7 @@ from sim.brokers.kafka.lane import Lane, OneWayLane
 from sim.brokers.kafka.log import FENCED, OK, OUT_OF_ORDER, Batch
 from sim.brokers.kafka.metadata import Metadata
 from sim.brokers.kafka.partitioner import next_partition, partition_of
-from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_ENOUGH_AFTER, NOT_LEADER, Partition
+from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_LEADER, Partition
 from sim.brokers.kafka.sequences import Sequences
 from sim.brokers.kafka.settings import ProducerClient
 from sim.brokers.kafka.transactions import TransactionManager
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 class ProducerBatch(Batch):
     """A batch in the producer: in the accumulator, in flight, or waiting to be sent again. Times in s.
 
-    `memory` are the bytes of buffer.memory that it takes, full or not.
+    `memory` are the bytes of buffer.memory that it takes, full or not. `was_appended`: some leader has, or may have,
+    put it into its log; only the books ask.
     """
 
     partition: Partition = None  # type: ignore[assignment]
@@ -50,7 +51,7 @@ class ProducerBatch(Batch):
     attempts: int = 0
     not_before: float = 0.0
     error: str = ""
-    is_in_doubt: bool = False  # it may be in the log, for all that the producer knows
+    was_appended: bool = False
     is_over: bool = False  # it was given up; an answer that comes yet tells nobody anything
 
 
@@ -282,7 +283,7 @@ class Producer:
                     self.sequences[partition].number(batch, self.producer_id)
                     batch.is_transactional = self.transactions is not None
             elif batch.attempts:
-                cause = RETRIED if batch.is_in_doubt else SENT_AGAIN
+                cause = RETRIED if batch.was_appended else SENT_AGAIN
                 batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
             batch.attempts += 1
             batch.sent, batch.sent_to = self.world.now, leader
@@ -336,7 +337,6 @@ class Producer:
                 self._abort(batch)
         else:
             batch.error = error
-            batch.is_in_doubt |= error == NOT_ENOUGH_AFTER
             if error == NOT_LEADER:
                 self.metadata.refresh()
             if not batch.is_over:
@@ -366,7 +366,7 @@ class Producer:
     def not_answered(self, batch: ProducerBatch) -> None:
         """K-13: the connection is over without an answer."""
         self.in_flight[batch.partition] -= 1
-        batch.is_in_doubt = True
+        batch.was_appended = True  # for all that is known
         if not batch.is_over:
             self._failed(batch)
         elif self.transactions is not None:

@@ -133,12 +133,14 @@ class Topic:
         """
         lost = [(start + i, copy) for i, copy in enumerate(records) if copy > ABORT]
         for group in self.groups:
-            read_below = group.committed(partition) or 0
+            pairs, read_below = group.pairs, group.committed(partition) or 0
             for offset, copy in lost:
-                if offset >= read_below:
-                    group.pairs.died(copy, cause)
-                    if not (group.pairs.was_sent(copy) or partition.is_held(offset, copy)):
-                        group.pairs.unready(copy)
+                was_sent = pairs.was_sent(copy)
+                if offset < read_below and (was_sent or pairs.fate[self.messages.message_of(copy)]):
+                    continue  # the group is done with it, one way or another
+                pairs.died(copy, cause)
+                if not (was_sent or partition.is_held(offset, copy)):
+                    pairs.unready(copy)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """What lies behind a new leader's log was never delivered, as far as that leader knows, and will not be."""

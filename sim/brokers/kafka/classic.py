@@ -65,7 +65,7 @@ class ClassicGroup(Group):
         is_replacement = self._replaces(member)
         is_new = member not in self.members
         is_unchanged = not is_new and (is_replacement or owned == member.owned)
-        self.enter(member)
+        self.members[member] = None
         self.heard(member)
         member.since, member.owned = self.world.now, owned
         if self.state is State.STABLE and is_unchanged and member is not self._leader:

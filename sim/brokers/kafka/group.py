@@ -73,7 +73,7 @@ class Group:
         self.clients: list[Any] = []
         self.members: dict[Member, None] = {}
         self._silent: dict[Member, int] = {}
-        self._number = 0
+        self._number = self._empty = 0
         # For the books: offsets below these were sent to, or arrived at, some member; and why any are read again.
         self.sent_to: Positions = {}
         self.delivered_to: Positions = {}
@@ -133,13 +133,15 @@ class Group:
         self.members.pop(member, None)
         self._silent.pop(member, None)
         if not self.members:
-            self.offsets.left_alone(self.name)
+            self._empty += 1
+            self.world.in_background(
+                self.cluster.settings.offsets_retention, self._expire_offsets, self._empty
+            )
 
-    def enter(self, member: Member) -> None:
-        """It is a member."""
-        if not self.members:
-            self.offsets.used_again(self.name)
-        self.members[member] = None
+    def _expire_offsets(self, number: int) -> None:
+        """K-40: offsets.retention.minutes without members."""
+        if number == self._empty and not self.members:
+            self.offsets.forget(self.name)
 
     def _coordinator_moved(self) -> None:
         for member in list(self.members):

@@ -38,7 +38,7 @@ class ConsumerGroup(Group):
             answer(member, -1, [])
             return
         if member not in self.members:
-            self.enter(member)
+            self.members[member] = None
             self._retarget()
         self.heard(member)
         member.since = self.world.now

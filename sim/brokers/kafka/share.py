@@ -165,7 +165,7 @@ class ShareGroup(Group):
             answer(member, None)
             return
         is_new = member not in self.members
-        self.enter(member)
+        self.members[member] = None
         self.heard(member)
         member.since = self.world.now
         if is_new:

@@ -54,7 +54,7 @@ class Cluster:
             settings.transaction_state_log_min_isr,
         )
         self.transactions.on_compacted = lambda numbers: None  # nobody reads them again
-        self.committed = CommittedOffsets(self.offsets, settings.offsets_retention)
+        self.committed = CommittedOffsets(self.offsets)
         self.transaction_coordinator = TransactionCoordinator(self)
         self._producer_ids = 0
         self._links: dict[tuple[Broker, Broker], Connection] = {}

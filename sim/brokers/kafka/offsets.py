@@ -13,41 +13,41 @@ if TYPE_CHECKING:
     from sim.brokers.kafka.cluster import InternalTopic
 
 Positions = dict[Partition, int]
-Known = dict[Partition, tuple[int, int]]  # offset, and leader epoch of the last record below it
-Commit = tuple[str, Known | None]  # of a group; None: forget all of it
-
-CHECK_INTERVAL = 600.0  # seconds (offsets.retention.check.interval.ms)
+Committed = dict[Partition, tuple[int, int]]  # offsets, with the leader epoch of the last record below each
 
 
 class CommittedOffsets:
     """The offsets that each group has committed, with the leader epoch of the last record below each (KIP-320).
 
-    `watchers` are told when another broker coordinates.
+    `watchers` are told when another broker coordinates. What all replicas have for good is kept as what it comes to.
     """
 
-    def __init__(self, topic: InternalTopic, retention: float) -> None:
-        self.topic, self.world, self.retention = topic, topic.world, retention
+    def __init__(self, topic: InternalTopic) -> None:
+        self.topic = topic
         self.watchers: list[Callable[[], Any]] = []
-        self._of: dict[str, Known] = {}
-        self._records: dict[int, Commit] = {}  # what the numbers in the logs stand for
+        self._of: dict[str, Committed] = {}
+        # What the numbers in the logs stand for, and what those before them come to; a tombstone has no offsets.
+        self._records: dict[int, tuple[str, Committed | None]] = {}
+        self._base: dict[str, Committed] = {}
         self._number = 0
-        self._base: dict[str, Known] = {}  # what those before them come to
-        self._empty_since: dict[str, float] = {}
-        topic.on_led = self._read
-        topic.on_compacted = self._compacted
+        topic.on_led, topic.on_compacted = self._read, self._compacted
 
     def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
-        self._write((group, {p: (n, _epoch_below(p, n)) for p, n in offsets.items()}), answer)
+        self._write(group, {p: (offset, _epoch_below(p, offset)) for p, offset in offsets.items()}, answer)
 
-    def _write(self, record: Commit, answer: Callable[[str], Any]) -> None:
+    def forget(self, group: str) -> None:
+        """Its offsets have expired (K-40)."""
+        self._write(group, None, lambda error: None)
+
+    def _write(self, group: str, offsets: Committed | None, answer: Callable[[str], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                _apply(self._of, record)
+                _apply(self._of, group, offsets)
             answer(error)
 
         self._number += 1
-        self._records[self._number] = record
+        self._records[self._number] = group, offsets
         self.topic.write(self._number, told)
 
     def at(self, group: str, partition: Partition) -> tuple[int, int] | None:
@@ -59,33 +59,12 @@ class CommittedOffsets:
         found = self.at(group, partition)
         return None if found is None else partition.log().agreed_end(*found)
 
-    # -- expiry ------------------------------------------------------------------------------------------------
-
-    def left_alone(self, group: str) -> None:
-        """A group has no members any more: offsets.retention.minutes begin."""
-        self._empty_since[group] = self.world.now
-
-    def used_again(self, group: str) -> None:
-        """K-40: a group has a member again. After more than offsets.retention.minutes its offsets are gone.
-
-        The coordinator looks every 10 min.
-        """
-        since = self._empty_since.pop(group, None)
-        if since is None or group not in self._of:
-            return
-        looked_at = self.world.now // CHECK_INTERVAL * CHECK_INTERVAL
-        if looked_at >= since + self.retention:
-            _apply(self._of, (group, None))  # as of then
-            self._write((group, None), lambda error: None)
-
-    # -- the log -----------------------------------------------------------------------------------------------
-
     def _compacted(self, numbers: list[int]) -> None:
-        """The log begins later: remember what these records came to, and only those that some log has yet."""
+        """The log begins later: remember what these records came to, and of the others those that some log has."""
         for number in numbers:
-            _apply(self._base, self._records[number])
-        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
+            _apply(self._base, *self._records[number])
         gone = dict.fromkeys(numbers)
+        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
         left = dict.fromkeys(n for log in logs for n in log.records if n not in gone)
         self._records = {n: self._records[n] for n in left}
 
@@ -94,9 +73,9 @@ class CommittedOffsets:
         log = broker.logs[self.topic.partition]
         if log.start == 0:
             self._base = {}  # nothing was compacted away, or the disk was lost with it
-        self._of = {group: dict(known) for group, known in self._base.items()}
+        self._of = {group: dict(offsets) for group, offsets in self._base.items()}
         for number in log.records:
-            _apply(self._of, self._records[number])
+            _apply(self._of, *self._records[number])
         for watcher in self.watchers:
             watcher()
 
@@ -106,8 +85,7 @@ def _epoch_below(partition: Partition, offset: int) -> int:
     return max(partition.log().epoch_at(offset - 1), 0) if offset else -1
 
 
-def _apply(of: dict[str, Known], record: Commit) -> None:
-    group, offsets = record
+def _apply(of: dict[str, Committed], group: str, offsets: Committed | None) -> None:
     if offsets is None:
         of.pop(group, None)
     else:

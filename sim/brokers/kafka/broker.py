@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.kafka.causes import DISK_LOST, UNFLUSHED
+from sim.brokers.kafka.causes import DISK_LOST, RETENTION, UNFLUSHED
 from sim.brokers.kafka.cleaner import Cleaner
 from sim.brokers.kafka.log import Batch, Log, Piece
 from sim.brokers.kafka.replication import (
@@ -140,6 +140,9 @@ class Broker:
             if told.start > end:
                 log.restart_at(told.start)
             log.extend(told)
+            if told.log_start > log.start:  # what the leader has let go goes here, too
+                start, gone = log.start, log.drop_before(told.log_start)
+                partition.topic.vanished(partition, start, gone, RETENTION)
             if not log.is_dirty:
                 self.wrote(partition, log)
         else:

@@ -186,7 +186,7 @@ class Group:
         """Records that it would still be given."""
         log = partition.log()
         start = self.committed(partition)
-        if start is None:
+        if start is None or start < log.start:  # out of range is as good as none (K-41)
             if self.clients and all(client.has_raised for client in self.clients):
                 self._give_up(partition)
                 return

@@ -9,9 +9,14 @@ The work of `SYSTEMS` is the same over connections, on a network that loses noth
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 from sim.apps import Producer, Resend, Service
 from sim.arrivals import Poisson
-from sim.brokers import rabbitmq
+from sim.brokers import kafka, rabbitmq
 from sim.brokers.textbook import Channel, ConsumerClient, ProducerClient
 from sim.config import ChannelConfig, Config, ProducerConfig, ServiceConfig
 from sim.distributions import Exponential
@@ -43,41 +48,69 @@ def reference_work(messages: int) -> Config:
     )
 
 
-# -- the same work on several systems: one message per request, each confirmed, each delivery acked ---------------
+# -- the same work on several systems: each message confirmed, each delivery acked or its offset committed -----------
+
+PATIENT = 30.0  # seconds until a producer sends again, which it never needs to
+BATCH = 100  # messages of a Kafka batch, where it is not one
+KIB = 1024  # bytes of a message
+
+
+@dataclass(frozen=True)
+class SystemWork:
+    """A system's settings for the work. A stream has one consumer, of as many handlers as others have consumers: each
+    of several would read everything."""
+
+    channel: ChannelConfig
+    producer: Any = ProducerClient()
+    consumer: Callable[..., Any] = ConsumerClient
+    consumers: int = CONSUMERS
+    resend: Resend = Resend(timeout=PATIENT)
+
+
+def _rabbitmq(consumers: int = CONSUMERS, **channel: Any) -> SystemWork:
+    return SystemWork(
+        ChannelConfig("rabbitmq", rabbitmq.Channel(**channel)),
+        rabbitmq.ProducerClient(),
+        partial(rabbitmq.ConsumerClient, offset="first"),
+        consumers,
+    )
+
+
+def _kafka(batch: int, acks: Any = "1", **channel: Any) -> SystemWork:
+    """A partition for each consumer, and batches of so many messages. The library resends by itself."""
+    producer = kafka.ProducerClient(acks=acks, batch_size=batch * KIB, linger=0.0 if batch == 1 else PATIENT)
+    return SystemWork(
+        ChannelConfig("kafka", kafka.Channel(partitions=CONSUMERS, **channel)),
+        producer,
+        lambda prefetch: kafka.ConsumerClient(auto_offset_reset="earliest"),
+        resend=Resend(timeout=None),
+    )
+
 
 SYSTEMS = {
-    "textbook": ChannelConfig("textbook", Channel(transport="connection", ack_timeout=REDELIVER)),
-    "rabbitmq classic": ChannelConfig("rabbitmq", rabbitmq.Channel()),
-    "rabbitmq quorum": ChannelConfig("rabbitmq", rabbitmq.Channel(queue_type="quorum", nodes=3)),
-    "rabbitmq stream": ChannelConfig("rabbitmq", rabbitmq.Channel(queue_type="stream", nodes=3)),
+    "textbook": SystemWork(ChannelConfig("textbook", Channel(transport="connection", ack_timeout=REDELIVER))),
+    "rabbitmq classic": _rabbitmq(),
+    "rabbitmq quorum": _rabbitmq(queue_type="quorum", nodes=3),
+    "rabbitmq stream": _rabbitmq(1, queue_type="stream", nodes=3),
+    "kafka": _kafka(1),
+    f"kafka, {BATCH} a batch": _kafka(BATCH),
+    "kafka, 3 replicas": _kafka(1, acks="all", nodes=3, replication_factor=3, min_insync_replicas=2),
 }
-PATIENT = 30.0  # seconds until a producer sends again, which it never needs to
 
 
 def system_work(name: str, messages: int) -> Config:
-    """That many messages through one of `SYSTEMS`. A stream has one consumer, of as many handlers as others have
-    consumers: each of several would read everything."""
-    channel = SYSTEMS[name]
-    consumers, slots = (1, CONSUMERS) if name == "rabbitmq stream" else (CONSUMERS, 1)
-    is_textbook = channel.system == "textbook"
-    producer = ProducerClient() if is_textbook else rabbitmq.ProducerClient()
-    prefetch = PREFETCH * slots
-    client = (
-        ConsumerClient(prefetch=prefetch)
-        if is_textbook
-        else rabbitmq.ConsumerClient(prefetch=prefetch, offset="first")
-    )
+    """That many messages through one of `SYSTEMS`."""
+    work = SYSTEMS[name]
+    slots = CONSUMERS // work.consumers
     return Config(
-        channels={"orders": channel},
+        channels={"orders": work.channel},
         producers={
-            "shop": ProducerConfig(
-                Producer("orders", Poisson(ARRIVALS), resend=Resend(timeout=PATIENT)), producer
-            )
+            "shop": ProducerConfig(Producer("orders", Poisson(ARRIVALS), resend=work.resend), work.producer)
         },
         services={
             "billing": ServiceConfig(
-                Service("orders", consumers=consumers, slots=slots, service_time=Exponential(SERVICE)),
-                client,
+                Service("orders", consumers=work.consumers, slots=slots, service_time=Exponential(SERVICE)),
+                work.consumer(prefetch=PREFETCH * slots),
             )
         },
         network=NetworkSettings(delay=Exponential(DELAY)),

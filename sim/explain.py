@@ -28,7 +28,7 @@ from sim.ledger import (
     cause_of,
     known_causes,
 )
-from sim.metrics import PLACES, Array, column, out_of_order, pair_facts, repeats
+from sim.metrics import PLACES, Array, column, ordering_scopes, out_of_order, pair_facts, repeats
 from sim.scenario.errors import found as shown
 from sim.scenario.errors import nearest_or_all
 from sim.simulation import Run, simulate
@@ -284,6 +284,8 @@ def _place(run: Run, pairs: Pairs, message: int) -> str:
     """The place of one pair, as in `sim.metrics.pair_facts`; "" where the service does not want the message."""
     if pairs.is_expected is not None and not pairs.is_expected[message]:
         return ""
+    if pairs.messages.is_aborted(message):
+        return "aborted"
     if pairs.processings[message]:
         return "unique"
     if message in run.holdings[pairs.messages.name, pairs.name]:
@@ -299,7 +301,7 @@ def _late(pairs: Pairs) -> Array:
     unique = column(pairs.processings, n, "u4") > 0
     if pairs.is_expected is not None:
         unique &= column(pairs.is_expected, n, "u1") > 0
-    return out_of_order(column(pairs.messages.producer, n, "u2"), column(pairs.started_at, n, "f8"), unique)
+    return out_of_order(ordering_scopes(pairs.messages), column(pairs.started_at, n, "f8"), unique)
 
 
 def _anomalies(run: Run, pairs: Pairs, message: int) -> list[str]:
@@ -351,6 +353,10 @@ def _summary(run: Run, pairs: Pairs | None, story: Story, causes: list[Cause]) -
     books, message = run.ledger.channels[story.channel], story.message
     name = f"{story.channel}:{message}"
     told = TOLD[OUTCOMES[books.outcome[message]]]
+    if books.is_aborted(message):
+        seen = [p.name for p in books.subscriptions.values() if p.processings[message]]
+        phantom = f" {' and '.join(seen)} processed it all the same." if seen else ""
+        return f"The transaction of {name} was aborted, so nobody is owed it.{phantom} {told}"
     if pairs is None:
         return _summary_of_all(run, books, message, name)
     service, why = pairs.name, _lowered(story.meaning or "the cause is not known")
@@ -389,11 +395,11 @@ def _summary_of_all(run: Run, books: Messages, message: int, name: str) -> str:
 
 def _overtaker(pairs: Pairs, message: int) -> int:
     """The later message of the same producer that was started first of all."""
-    n, producers = len(pairs.messages), pairs.messages.producer
+    n, scopes = len(pairs.messages), ordering_scopes(pairs.messages)
     later = [
         m
         for m in range(message + 1, n)
-        if producers[m] == producers[message] and pairs.processings[m] and not math.isnan(pairs.started_at[m])
+        if scopes[m] == scopes[message] and pairs.processings[m] and not math.isnan(pairs.started_at[m])
     ]
     return min(later, key=lambda m: pairs.started_at[m])
 
@@ -437,6 +443,10 @@ class _Teller:
                 return "the producer waits for an answer no longer, and is in doubt"
             case "copy" | "requeue":
                 return self._birth(event)
+            case "committed":
+                return f"the transaction of {copy} is committed"
+            case "aborted":
+                return f"the transaction of {copy} is aborted"
             case "stored":
                 return f"the broker has {copy} ready for {service}"
             case "sent":

@@ -108,6 +108,8 @@ class Messages:
         self.key_names: list[str] = []
         self.derived: dict[tuple[str, int], int] = {}
         self.unheard: dict[int, int] = {}
+        self.scopes: array[int] | None = None
+        self.transactions: dict[int, bool] = {}
         self.copy_message: array[int] = array("q")
         self.copy_parent: array[int] = array("q")
         self.copy_cause: array[int] = array("H")
@@ -148,6 +150,8 @@ class Messages:
 
     def _grow(self) -> None:
         self._capacity += _CHUNK
+        if self.scopes is not None:
+            self.scopes.frombytes(bytes(2 * _CHUNK))
         self.outcome.extend(bytes(_CHUNK))
         self.producer.frombytes(bytes(2 * _CHUNK))
         self.told_at.extend([NAN] * _CHUNK)
@@ -209,6 +213,27 @@ class Messages:
     def keep_sizes(self) -> None:
         """Keep the sizes of messages."""
         self.sizes = array("q", [USUAL_SIZE] * len(self.created))
+
+    def keep_scopes(self) -> None:
+        """Keep the scope within which each message has its order, such as a partition."""
+        self.scopes = array("H")
+
+    def scoped(self, copy: int, scope: int) -> None:
+        """A message has its order among those of this scope (a number; 0 until it is known)."""
+        assert self.scopes is not None
+        self.scopes[copy if copy >= 0 else self.copy_message[~copy]] = scope
+
+    def committed(self, copy: int) -> None:
+        """The transaction that a copy belongs to was committed."""
+        self.transactions[self.message_of(copy)] = True
+
+    def aborted(self, copy: int) -> None:
+        """The transaction that a copy belongs to was aborted. Unless another copy's is committed, nobody is owed it."""
+        self.transactions.setdefault(self.message_of(copy), False)
+
+    def is_aborted(self, message: int) -> bool:
+        """Whether a message was only ever written in transactions that were aborted."""
+        return not self.transactions.get(message, True)
 
     def key_number(self, key: str) -> int:
         """The number that stands for a key in the column `keys`."""
@@ -415,7 +440,10 @@ def _traced(kind: type, names: Iterable[str]) -> dict[str, Any]:
 TracedMessages: type[Messages] = type(
     "TracedMessages",
     (Messages,),
-    _traced(Messages, ("publish", "confirmed", "failed", "in_doubt", "copy", "not_heard", "died")),
+    _traced(
+        Messages,
+        ("publish", "confirmed", "failed", "in_doubt", "copy", "not_heard", "died", "committed", "aborted"),
+    ),
 )
 TracedPairs: type[Pairs] = type(
     "TracedPairs",

@@ -166,6 +166,9 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
     messages = pairs.messages
     n = len(messages)
     expected = np.ones(n, dtype=bool) if pairs.is_expected is None else column(pairs.is_expected, n, "u1") > 0
+    owed = int(np.count_nonzero(expected))
+    for message in messages.transactions:
+        expected[message] &= not messages.is_aborted(message)
     processings, deliveries = column(pairs.processings, n, "u4"), column(pairs.deliveries, n, "u4")
     effects, fate = column(pairs.effects, n, "u4"), column(pairs.fate, n, "u2")
     outcome = column(messages.outcome, n, "u1")
@@ -200,7 +203,7 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
         for code in repeats(run, pairs, copies):
             causes["duplicate", code] += 1
 
-    late = out_of_order(column(messages.producer, n, "u2"), started, place == "unique")
+    late = out_of_order(ordering_scopes(messages), started, place == "unique")
     for message in np.flatnonzero(late).tolist():
         copy = pairs.first_started.get(message, message)
         causes["reordered", OVERTAKEN if copy >= 0 else messages.copy_cause[~copy]] += 1
@@ -211,7 +214,7 @@ def pair_facts(run: Run, pairs: Pairs) -> PairFacts:
     lost = place == "lost"
     counts = {name: int(np.count_nonzero(place == name)) for name in PLACES} | {
         "expected": int(np.count_nonzero(expected)),
-        "aborted": 0,
+        "aborted": owed - int(np.count_nonzero(expected)),
         "delivered": total(deliveries),
         "requeued": pairs.requeued,
         "processed": total(processings),
@@ -302,11 +305,21 @@ def root_cause(pairs: Pairs, copy: int) -> int | None:
     return None
 
 
-def out_of_order(producer: Array, started: Array, counted: Array) -> Array:
-    """Pairs whose first processing starts after that of a later message of the same producer."""
+def ordering_scopes(messages: Messages) -> Array:
+    """A number for each message, the same for those that should keep their order: of a producer and, say, partition."""
+    producer = column(messages.producer, len(messages), "u2").astype(np.int64)
+    return (
+        producer
+        if messages.scopes is None
+        else producer * 65536 + column(messages.scopes, len(messages), "u2")
+    )
+
+
+def out_of_order(scope: Array, started: Array, counted: Array) -> Array:
+    """Pairs whose first processing starts after that of a later one of the same producer and scope."""
     late = np.zeros(len(started), dtype=bool)
-    for number in np.unique(producer):
-        rows = np.flatnonzero(counted & (producer == number))
+    for number in np.unique(scope):
+        rows = np.flatnonzero(counted & (scope == number))
         if len(rows) > 1:
             earliest_after = np.minimum.accumulate(started[rows][::-1])[::-1]
             late[rows[:-1]] = started[rows][:-1] > earliest_after[1:]

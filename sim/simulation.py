@@ -47,6 +47,7 @@ class Simulation:
         self.ledger = Ledger(self.world, trace)
         self.duration = math.inf if config.duration is None else config.duration
         self._at_start: list[Callable[[], Any]] = []
+        self.shared: dict[str, Any] = {}  # what the brokers of several channels have in common, by name
         self.brokers: dict[str, BrokerPort] = {
             name: system(channel.system).build(self, name, channel.settings)
             for name, channel in config.channels.items()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sim.ledger import Messages, Pairs
     from sim.producing import Sender
 
-NAMES = ("textbook", "rabbitmq")
+NAMES = ("textbook", "rabbitmq", "kafka")
 
 
 class BrokerPort(Protocol):
@@ -52,13 +52,15 @@ class System:
 
     `Channel`, `ProducerClient` and `ConsumerClient` are its settings (frozen dataclasses). `events` are the methods
     of a broker that a fault can wait for ("orders.append #3"). `check` returns a complaint about a combination of
-    settings that cannot be, or None. `build(simulation, name, channel)` makes the broker.
+    settings that cannot be, or None; `check_config` does so for what concerns more than one channel.
+    `build(simulation, name, channel)` makes the broker.
 
     `Channel` may have a field `nodes`. A channel with one node runs on the host of its name; one with more runs on
     "orders.1", "orders.2" ... of the group "orders", which the broker makes. `roles` are what its hosts can be in
     turn ("leader"), so that faults can aim at them ("orders.leader"); `broker.role(name)` is the host that has the
     role or, while none has it, had it last; None if none ever had. `reports_in_doubt`: the producer's library tells
     which copies a broken connection left in doubt (`Sender.in_doubt`), so that `resend` may do without a timeout.
+    `defaults` are what applications of this system do where neither a guarantee nor the scenario says otherwise.
     """
 
     name: str
@@ -70,8 +72,10 @@ class System:
     events: tuple[str, ...]
     build: Callable[..., BrokerPort]
     check: Callable[..., str | None] = lambda channel, producers, services: None
+    check_config: Callable[..., str | None] = lambda config, channel: None
     roles: tuple[str, ...] = ()
     reports_in_doubt: bool = False
+    defaults: Preset = Preset()
 
 
 def system(name: str) -> System:

@@ -153,7 +153,8 @@ def complaints(config: Config) -> Iterator[tuple[Path, str]]:
     for name, channel in config.channels.items():
         producers = {n: p for n, p in config.producers.items() if p.app.channel == name}
         services = {n: s for n, s in config.services.items() if s.app.channel == name}
-        complaint = brokers.system(channel.system).check(channel.settings, producers, services)
+        system = brokers.system(channel.system)
+        complaint = system.check(channel.settings, producers, services) or system.check_config(config, name)
         if complaint:
             yield ("channels", name), complaint
     for name, producer in config.producers.items():

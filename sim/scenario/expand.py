@@ -166,7 +166,8 @@ class _Expansion:
             return None
         channel = self._make(path, lambda: ChannelConfig(wanted, system.Channel(**given[0])))
         if channel is not None:
-            self.nodes[name] = getattr(channel.settings, "nodes", 1)
+            has_hosts = getattr(channel.settings, "cluster", None) is None
+            self.nodes[name] = getattr(channel.settings, "nodes", 1) if has_hosts else 0
         return channel
 
     def _producer(self, name: str, raw: dict[str, Any]) -> ProducerConfig | None:

@@ -12,12 +12,12 @@ from sim.scenario.quantities import is_none
 
 
 def preset(system: System, guarantee: Any) -> Preset:
-    """The system's preset of that name; an empty one where there is no guarantee.
+    """The system's preset of that name; its defaults where there is no guarantee.
 
     Raises ValueError that names what the system offers.
     """
     if is_none(guarantee):
-        return Preset()
+        return system.defaults
     if isinstance(guarantee, str) and guarantee in system.presets:
         return system.presets[guarantee]
     offers = ", ".join(system.presets) or "none"

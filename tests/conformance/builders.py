@@ -138,11 +138,12 @@ class Story:
 
     @staticmethod
     def _is_late(facts: PairFacts, message: int) -> bool:
-        """Whether a later message of the same producer was started before. Written as its definition reads."""
+        """Whether a later one of the same producer and scope was started before. Written as its definition reads."""
         producer, is_unique = facts.pairs.messages.producer, facts.place == "unique"
+        scope = facts.pairs.messages.scopes or [0] * len(facts.place)
         return bool(is_unique[message]) and any(
             is_unique[later]
-            and producer[later] == producer[message]
+            and (producer[later], scope[later]) == (producer[message], scope[message])
             and facts.started[later] < facts.started[message]
             for later in range(message + 1, len(facts.place))
         )

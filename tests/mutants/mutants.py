@@ -555,6 +555,7 @@ DISK = (
 
 # Every kind of fault, and the function in sim/faults.py that carries it out.
 STRIKES = {
+    "stop": "_stop",
     "crash": "_crash",
     "machine_crash": "_crash",
     "disk_loss": "_crash",

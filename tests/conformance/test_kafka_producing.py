@@ -147,6 +147,10 @@ ONE_WAY = {"acks": "0", "resend": None}
 def test_K08_what_is_on_its_way_to_a_broker_that_crashes_is_lost(delay: float):
     crash = 6.0005
     told = kafka(
+        channel={
+            "broker_session_timeout": 0.1,
+            "broker_heartbeat_interval": 0.05,
+        },  # it leads as soon as it is back
         producer={**ONE_WAY, **every(0.001, 2000)},
         network={"delay": delay},
         faults=[down("orders", crash, 0.2)],
@@ -243,7 +247,7 @@ def test_K11_what_was_appended_before_the_in_sync_set_shrank_is_in_the_log_alrea
     if is_idempotent:
         assert told.causes == {}
     else:  # at least the one that was in flight when the followers died
-        assert set(told.causes) == {("duplicate", "retried_after_append")}
+        assert ("duplicate", "retried_after_append") in told.causes
 
 
 # -- retries ---------------------------------------------------------------------------------------------------------
@@ -330,15 +334,15 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_K15_a_gap_is_refused_and_filled(monkeypatch: pytest.MonkeyPatch):
     errors = refusals(monkeypatch)
+    # given a broker that loses its last records, but not all, with its power: for what comes next they are missing
     told = kafka(
-        channel=RF3,
-        producer={"linger": 0.005, **every(0.002, 3000)},
-        service={"service_time": "0.1 ms"},
-        faults=[down("orders.1", 6, 30)],
-        messages=3000,
+        channel={"write_back": 1.0},
+        producer=every(0.3, 30),
+        faults=[down("orders", 9.2, 1, "machine_crash")],
+        duration=60,
     )
     assert OUT_OF_ORDER in errors
-    assert told.causes == {} and stored(told) == list(range(3000))
+    assert told.causes == {} and stored(told) == list(range(30))
 
 
 @pytest.mark.parametrize("is_answer_lost", [True, False])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -642,7 +642,7 @@ def test_K13_retries_wait_twice_as_long_each_time_up_to_a_second():
         faults=[down("orders.2", 6, 30), down("orders.3", 6, 30)],
     )
     sent = [19.0, *told.times("copy", message=1)][:12]
-    waits = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(sent)]
     for i, wait in enumerate(waits):  # retry.backoff.ms of 100, jitter of 20%, and the way there and back
         least, most = min(0.8 * 0.1 * 2**i, 0.8), min(1.2 * 0.1 * 2**i, 1.0)
         assert least <= wait - 2 * HOP <= most + 0.001

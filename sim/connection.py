@@ -42,6 +42,7 @@ class End:
         self.host, self.opened, self.broken = host, opened, broken
         self.is_open = False
         self.silent_since: float | None = None
+        self.lost_since = 0.0  # when its last connection ended, or had fallen silent before it did (s)
         self.audible_since = self.heard_at = 0.0
 
     def is_silent(self) -> bool:
@@ -62,6 +63,8 @@ class Connection:
     old connection is over (a takeover). `forget()` is for a client that has several servers to choose from: it
     closes the connection, which stays closed until `keep_open()` is called again.
 
+    `accepts()` says whether the server's process listens: if not, it is refused, as if there were no process.
+
     `tcp` replaces the network's TCP settings for this connection, `heartbeats` the rule for silence that they give.
     """
 
@@ -77,6 +80,7 @@ class Connection:
         server_opened: Nothing = _nothing,
         server_broken: Nothing = _nothing,
         connect_failed: Nothing = _nothing,
+        accepts: Callable[[], bool] = lambda: True,
         tcp: TcpSettings | None = None,
         heartbeats: Heartbeats | None = None,
     ) -> None:
@@ -87,7 +91,7 @@ class Connection:
         self.heartbeats = heartbeats
         self._opened_at = self._phase = 0.0
         self.number = 0
-        self._connect_failed = connect_failed
+        self._connect_failed, self._accepts = connect_failed, accepts
         self._is_wanted = False
         self._attempt = 0
         self._backoff = self.tcp.reconnect
@@ -109,6 +113,24 @@ class Connection:
     def is_established(self) -> bool:
         """Whether both ends are open."""
         return self._client_end.is_open and self._server_end.is_open
+
+    @property
+    def is_server_hearing(self) -> bool:
+        """Whether the server's end is open, and its client not silent."""
+        return self._server_end.is_open and not self._server_end.is_silent()
+
+    @property
+    def server_heard_at(self) -> float:
+        """When the server's end last heard a client that is silent now (s)."""
+        return self._server_end.heard_at
+
+    @property
+    def server_silent_since(self) -> float:
+        """Since when the server has heard nothing of the client (s); infinity while it hears it."""
+        end = self._server_end
+        if not end.is_open:
+            return end.lost_since
+        return math.inf if end.silent_since is None else end.silent_since
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -148,7 +170,7 @@ class Connection:
         transit = self.back.control_transit() if server.is_machine_up else math.inf
         if transit == math.inf:
             self._syn_unanswered(attempt, retries, began, sent)
-        elif server.is_up:
+        elif server.is_up and self._accepts():
             self.world.call_later(transit, self._established, attempt, server.epoch)
         else:
             self.world.call_later(transit, self._failed, attempt)  # refused: nobody listens
@@ -236,6 +258,7 @@ class Connection:
         if not end.is_open:
             return
         attempt = self._attempt
+        end.lost_since = self.world.now if end.silent_since is None else end.silent_since
         end.is_open = False
         end.outgoing.drop()
         end.incoming.reader_gone()
@@ -307,9 +330,9 @@ class Connection:
     def _silence_noticed(self, end: End, since: float, number: int) -> None:
         if number != self.number or end.silent_since != since:
             return
-        end.silent_since = None
         if end.incoming.cuts:
             end.incoming.severed += 1
         elif not end.peer.host.is_running:
             end.peer.host.held += 1
         self.broken(end.host)
+        end.silent_since = None

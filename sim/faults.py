@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Undo = Callable[[], Any]
 
 Kind = Literal[
+    "stop",
     "crash",
     "machine_crash",
     "disk_loss",
@@ -61,6 +62,7 @@ CRASHES = {"crash": "process", "machine_crash": "machine", "disk_loss": "disk"}
 
 # What a host, a disk or a path counts of what each kind of fault acted on there.
 COUNTERS = {
+    "stop": "touched",
     "crash": "touched",
     "machine_crash": "touched",
     "disk_loss": "touched",
@@ -290,6 +292,10 @@ def _crash(fault: Fault, hosts: list[Host]) -> Undo:
     return _each(hosts, lambda host: host.crash(CRASHES[fault.kind]), Host.restart)
 
 
+def _stop(fault: Fault, hosts: list[Host]) -> Undo:
+    return _each(hosts, Host.stop, Host.unstop)
+
+
 def _pause(fault: Fault, hosts: list[Host]) -> Undo:
     return _each(hosts, Host.pause, Host.resume)
 
@@ -316,6 +322,7 @@ def _skew(fault: Fault, hosts: list[Host]) -> Undo:
 
 
 STRIKES: dict[str, Callable[[Fault, list[Any]], Undo]] = {
+    "stop": _stop,
     "crash": _crash,
     "machine_crash": _crash,
     "disk_loss": _crash,

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Resident(Protocol):
-    """A program that runs on a host. A crash takes its memory; a restart begins with what its disk holds."""
+    """A program that runs on a host. A crash takes its memory; a restart begins with what its disk holds.
+
+    One that has something to do before it ends in good order has a method `stopping(done)` besides, and calls `done()`.
+    """
 
     def crashed(self, kind: str) -> None:
         """The memory is gone: forget it, and record what died with it. `kind` as in `Host.crash`.
@@ -30,6 +33,7 @@ class Resident(Protocol):
 
 
 ClockError = tuple[float, float, float]  # seconds off, seconds more per second, and since when (s)
+GRACE = 30.0  # seconds from SIGTERM to SIGKILL (terminationGracePeriodSeconds of Kubernetes)
 SEVERITY = {"process": 1, "machine": 2, "disk": 3}
 
 
@@ -60,6 +64,7 @@ class Host:
         self.disks: list[Disk] = []
         self.touched = self.held = self.slowed = self.misread = 0
         self._downs = self._pauses = 0
+        self._is_stopping = False
         self._paused_at = 0.0
         self._factors: list[float] = []
         self._clock_errors: list[ClockError] = []
@@ -145,7 +150,8 @@ class Host:
         A process that is down already loses what the worse kind takes besides.
         """
         assert not self.is_steady, f"{self!r} was built as one that nothing befalls"
-        self._downs += 1
+        self._downs += 1 + self._is_stopping  # a stop that is under way ends with it
+        self._is_stopping = False
         was_up = self.is_up
         if not was_up and SEVERITY[kind] <= SEVERITY[self.crash_kind]:
             return
@@ -165,6 +171,36 @@ class Host:
         self.touched += sum(disk.crashed(kind) for disk in self.disks)
         for connection in self.connections:
             connection.host_crashed(self, kind)
+
+    def stop(self) -> None:
+        """Ask the process to end (SIGTERM): its programs put things in order, for `GRACE` at most; then it is over."""
+        found = [getattr(resident, "stopping", None) for resident in self.residents]
+        left = [function for function in found if function is not None]
+        if self._is_stopping or not self.is_up or not left:
+            self.crash()
+            return
+        self._is_stopping = True
+        self.world.in_background(GRACE, self._stopped, self.epoch)
+        waits_for = len(left)
+
+        def done() -> None:
+            nonlocal waits_for
+            waits_for -= 1
+            if not waits_for:
+                self.call_later(0.0, self._stopped, self.epoch)
+
+        for function in left:
+            self.tell(function, done)
+
+    def _stopped(self, epoch: int) -> None:
+        if self._is_stopping and epoch == self.epoch:
+            self._is_stopping = False
+            self.crash()
+
+    def unstop(self) -> None:
+        """Undo one stop: start the process again, once it has ended."""
+        self._stopped(self.epoch)
+        self.restart()
 
     def restart(self) -> None:
         """Undo one crash; after the last, bring machine and process back with nothing but what its disk holds."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.kafka.causes import DISK_LOST, UNCLEAN_ELECTION, UNFLUSHED, UNREPLICATED
+from sim.brokers.kafka.causes import DISK_LOST, RETENTION, UNFLUSHED
+from sim.brokers.kafka.cleaner import Cleaner
 from sim.brokers.kafka.log import Batch, Log, Piece
 from sim.brokers.kafka.replication import (
     NO_COPY,
@@ -50,8 +51,9 @@ class Broker:
             cluster.settings.broker_bandwidth is not None or cluster.sim.config.network.bandwidth is not None
         )
         self.controller_link: Connection
-        self._dirty: list[Log] = []
-        self._is_write_back_due = False
+        self.is_serving = True  # its process listens: not before the controller has unfenced it
+        self.cleaner = Cleaner(self)
+        self._power_cuts = 0
         self.host.residents.append(self)
 
     def __repr__(self) -> str:
@@ -73,37 +75,25 @@ class Broker:
         self._wire_busy = max(self._wire_busy, at) + size / bandwidth
         return self._wire_busy
 
-    def wrote(self, log: Log) -> None:
-        """K-28: the operating system writes dirty pages back; with flush.messages the log is synced before that."""
-        settings = self.cluster.settings
-        if settings.flush_messages is not None:
-            if log.end - log.flushed >= settings.flush_messages:
-                self._sync([log])
-        else:
-            log.is_dirty = True
-        if log not in self._dirty:
-            self._dirty.append(log)
-        if not self._is_write_back_due:
-            self._is_write_back_due = True
-            interval = min(settings.write_back, settings.flush_interval or math.inf)
-            self.host.call_later(interval, self._write_back)
+    def open_log(self, partition: Partition) -> None:
+        """It has a replica of that partition from now on."""
+        log = self.logs[partition] = Log(partition.topic.log_config)
+        log.on_roll = partial(self.sync, log)  # a segment that is full is flushed
 
-    def _write_back(self) -> None:
-        self._is_write_back_due = False
-        dirty, self._dirty = self._dirty, []
-        self._sync(dirty)
+    def wrote(self, partition: Partition, log: Log) -> None:
+        """K-28: a log is dirty; the operating system writes it back after a while, whether the process lives or not."""
+        log.is_dirty = True
+        self.world.in_background(log.config.write_back, self._write_back, log, self._power_cuts)
+        self.cleaner.watch(partition)
 
-    def _sync(self, logs: list[Log]) -> None:
-        ends = [(log, log.end) for log in logs]
-        for log in logs:
+    def _write_back(self, log: Log, power_cuts: int) -> None:
+        if power_cuts == self._power_cuts:
             log.is_dirty = False
+            self.sync(log)
 
-        def flushed(is_ok: bool) -> None:
-            if is_ok:
-                for log, end in ends:
-                    log.flushed = max(log.flushed, min(end, log.end))
-
-        self.disk.fsync(flushed, lambda is_ok: None)
+    def sync(self, log: Log, then: Callable[[bool], Any] = lambda is_ok: None) -> None:
+        """Flush a log, as far as it goes now; the process hears `then(is_ok)`."""
+        self.disk.fsync(partial(log.written_back, log.end), then)
 
     # -- what clients and followers ask ------------------------------------------------------------------------
 
@@ -114,11 +104,14 @@ class Broker:
         if leadership is None:
             answer(NOT_LEADER, -1, at)
             return
+        if leadership.is_flushing:
+            leadership.held.append(lambda is_ok: self.produce(partition, batch, acks, answer))
+            return
         if acks == "all" and len(leadership.isr) < partition.topic.min_insync_replicas:
             answer(NOT_ENOUGH, -1, at)  # K-11: before the append
             return
         if batch.producer >= 0 and not batch.control:
-            error, known = leadership.log.check(batch)
+            error, known = leadership.log.check(batch, self.world.now)
             if error != OK:
                 answer(error, -1, at)
                 return
@@ -126,27 +119,38 @@ class Broker:
                 leadership.answer_when_safe(known, len(batch.copies), acks, answer, at)
                 return
         offset = leadership.append(batch)
-        if acks != "all" or leadership.high_watermark > offset:
+        if leadership.is_flushing:
+            answer_later = partial(
+                leadership.answer_when_flushed, offset, len(batch.copies), acks, answer, at
+            )
+            leadership.held.appendleft(answer_later)
+        elif acks != "all" or leadership.high_watermark > offset:
             answer(OK, offset, at)
         else:
             leadership.answer_when_safe(offset, len(batch.copies), acks, answer, at)
 
-    def replicate(self, partition: Partition, start: int, piece: Piece | None, high_watermark: int) -> None:
-        """Take over a piece of the leader's log, or cut off from `start` on what the leader does not have (K-24)."""
+    def replicate(
+        self, partition: Partition, end: int, told: Piece | tuple[int, int], high_watermark: int
+    ) -> None:
+        """The leader's answer to a fetch from `end` on: what comes there, or where to cut this log off (K-24)."""
         log = self.logs[partition]
-        if piece is None:
-            is_unclean = any(epoch > log.last_epoch for epoch in partition.unclean_epochs)
-            gone = log.truncate(start)
-            mark = min(self.high_watermarks.get(partition, 0), log.end)
-            partition.topic.vanished(partition, gone, UNCLEAN_ELECTION if is_unclean else UNREPLICATED)
-        else:
-            if log.end < start:
-                log.restart_at(start)
-            log.extend(piece)
+        if end != log.end:
+            return  # it answers a question that is not asked any more
+        if isinstance(told, Piece):
+            if told.start > end:
+                log.restart_at(told.start)
+            log.extend(told)
+            if told.log_start > log.start:  # what the leader has let go goes here, too
+                start, gone = log.start, log.drop_before(told.log_start)
+                partition.topic.vanished(partition, start, gone, RETENTION)
             if not log.is_dirty:
-                self.wrote(log)
-            mark = min(high_watermark, log.end)
-        self.high_watermarks[partition] = mark
+                self.wrote(partition, log)
+        else:
+            cause = partition.cause_of_cut(log)
+            gone = log.truncate(min(told[1], log.end_of_epoch(told[0])))
+            partition.topic.vanished(partition, log.end, gone, cause)
+            high_watermark = min(high_watermark, self.high_watermarks.get(partition, 0))
+        self.high_watermarks[partition] = min(high_watermark, log.end)
 
     # -- the controller's word ---------------------------------------------------------------------------------
 
@@ -157,6 +161,10 @@ class Broker:
     def from_controller(self, handler: Callable[..., Any], *args: Any) -> None:
         """At the controller: send something to this broker."""
         self.controller_link.back.send(_hand_over, NO_COPY, handler, args)
+
+    def unfenced(self) -> None:
+        """The controller has its registration: from now on it takes requests."""
+        self.is_serving = True
 
     def told(self, partition: Partition, leader: Broker | None, epoch: int, isr: list[Broker]) -> None:
         """A partition has a leader, as of an epoch (K-23, K-24)."""
@@ -192,24 +200,31 @@ class Broker:
     def crashed(self, kind: str) -> None:
         """K-28: the logs are as long as before; a machine loses what was not written back, a disk everything."""
         self.leads.clear()
-        self._dirty.clear()
-        self._is_write_back_due = False
+        self.is_serving = False
+        self._power_cuts += kind != "process"
         for fetcher in self.fetchers.values():
             fetcher.forget()
         for partition, log in self.logs.items():
-            log.is_dirty = False
             if kind != "process":
+                log.is_dirty = False
                 gone = log.truncate(log.flushed) if kind == "machine" else log.wipe()
                 self.high_watermarks[partition] = min(self.high_watermarks.get(partition, 0), log.end)
                 self.host.touched += len(gone)
-                partition.topic.vanished(partition, gone, UNFLUSHED if kind == "machine" else DISK_LOST)
+                cause = UNFLUSHED if kind == "machine" else DISK_LOST
+                partition.topic.vanished(partition, log.end, gone, cause)
         self.cluster.controller.stopped(self, kind)
 
     def restarted(self) -> None:
         """It registers with the controller, which tells it what to follow."""
+        for partition, log in self.logs.items():
+            if log.end > log.flushed and not log.is_dirty:
+                self.wrote(partition, log)
+
+    def stopping(self, done: Callable[[], Any]) -> None:
+        """Controlled shutdown (K-23): the controller moves what it leads, and it flushes its logs, before it ends."""
         for log in self.logs.values():
-            if log.end > log.flushed:
-                self.wrote(log)
+            self.sync(log)
+        self.to_controller(self.cluster.controller.wants_to_stop, self, done)
 
 
 def _hand_over(_copy: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:

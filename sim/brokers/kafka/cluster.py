@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.controller import Controller
-from sim.brokers.kafka.log import Batch
+from sim.brokers.kafka.log import Batch, LogConfig
 from sim.brokers.kafka.offsets import CommittedOffsets
 from sim.brokers.kafka.replication import NOT_LEADER, Answer, Partition, Topic
 from sim.brokers.kafka.settings import Channel, ConsumerClient
@@ -21,6 +21,7 @@ from sim.network import Hop
 if TYPE_CHECKING:
     from sim.simulation import Simulation
 
+COMPACTS_AT = 1000  # records of an internal topic
 FETCH_TIMEOUT = 30.0  # seconds without an answer to a fetch that comes within its longest wait otherwise
 
 
@@ -52,6 +53,7 @@ class Cluster:
             settings.transaction_state_log_replication_factor,
             settings.transaction_state_log_min_isr,
         )
+        self.transactions.on_compacted = lambda numbers: None  # nobody reads them again
         self.committed = CommittedOffsets(self.offsets)
         self.transaction_coordinator = TransactionCoordinator(self)
         self._producer_ids = 0
@@ -103,6 +105,7 @@ class Cluster:
         settings = self.settings
         names = {"opened": "client_opened", "broken": "client_broken"}
         rule = Sessions(settings.replica_fetch_wait_max, FETCH_TIMEOUT)
+        accepts = {} if server is self.controller else {"accepts": lambda: server.is_serving}
         if server is self.controller:
             rule = Sessions(settings.broker_heartbeat_interval, settings.broker_session_timeout)
         connection = self.sim.network.connection(
@@ -113,6 +116,7 @@ class Cluster:
             tcp=replace(self.sim.network.settings.tcp, heartbeat=None, reconnect=0.05, reconnect_max=1.0),
             heartbeats=rule,
             **{names.get(name, name): function for name, function in told.items()},
+            **accepts,
         )
         for stream in (connection.there, connection.back):
             stream.settings = replace(stream.settings, delay=settings.broker_delay)
@@ -138,6 +142,7 @@ class Cluster:
             heartbeats=Sessions(settings.fetch_max_wait, settings.request_timeout)
             if isinstance(settings, ConsumerClient)
             else None,
+            accepts=lambda: server.is_serving,
             **told,
         )
         connection.keep_open()
@@ -147,20 +152,34 @@ class Cluster:
 class InternalTopic:
     """A topic of one partition in which a coordinator keeps its state: what it writes is a number.
 
-    Who leads the partition is the coordinator. `on_led` is told of each new one.
+    Who leads the partition is the coordinator. `on_led` is told of each new one. What all replicas have on their disks
+    is compacted away now and then: `on_compacted` is told the numbers, in order, and remembers what they come to.
     """
+
+    unclean_leader_election_enable = False
 
     def __init__(self, cluster: Cluster, name: str, replication_factor: int, min_isr: int = 1) -> None:
         self.cluster, self.world, self.name = cluster, cluster.world, name
+        self.log_config = LogConfig(write_back=cluster.settings.write_back)
         self.partitions: list[Partition] = cluster.add_partitions(self, 1, replication_factor)
         self.partition: Partition = self.partitions[0]
         self.min_insync_replicas = min(min_isr, len(self.partition.replicas))
         self.on_led: Callable[[Broker], Any] = lambda broker: None
+        self.on_compacted: Callable[[list[int]], Any] | None = None  # None: it is never compacted
+        self._compacts_at = COMPACTS_AT
 
     def appended(self, partition: Partition, batch: Batch, offset: int) -> None:
         """No books are kept of coordinators' records."""
 
-    def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
+    def copies_of(self, copies: list[int]) -> list[int]:
+        """The same numbers."""
+        return copies
+
+    def key_of(self, copy: int) -> int:
+        """It compacts by itself."""
+        return 0
+
+    def vanished(self, partition: Partition, start: int, records: list[int], cause: int) -> None:
         """Nor of their loss: who reads the log next finds what is left."""
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
@@ -180,8 +199,23 @@ class InternalTopic:
         broker = self.coordinator
         if broker is not None:
             broker.produce(self.partition, Batch([number], 64), "all", answer)
+            is_long = len(broker.logs[self.partition].records) >= self._compacts_at
+            if is_long and self.on_compacted is not None:
+                self._compact(broker)
         else:
             answer(NOT_LEADER, -1, self.world.now)
+
+    def _compact(self, leader: Broker) -> None:
+        """Forget what all replicas have, and can never lose."""
+        log = leader.logs[self.partition]
+        logs = [broker.logs[self.partition] for broker in self.partition.replicas]
+        end = min(min(other.flushed, log.agreement(other)) for other in logs)
+        assert self.on_compacted is not None
+        if end > log.start:
+            self.on_compacted(log.read(log.start, end))
+            for other in logs:
+                other.drop_before(end)
+        self._compacts_at = 2 * len(log.records) + COMPACTS_AT
 
     def call_later(self, delay: float, handler: Callable[..., Any], *args: Any) -> None:
         """Do something at the coordinator in `delay` s, or as soon as there is one after that."""

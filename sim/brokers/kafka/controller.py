@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.replication import Partition
 from sim.network import Hop
@@ -20,8 +21,11 @@ class Registration:
 
     is_alive: bool = True
     is_clean: bool = True  # its last stop, if any, did not cost it its page cache
-    incarnation: int = 0  # of its process
+    is_connected: bool = False
+    is_stopping: bool = False  # in controlled shutdown
+    incarnation: int = 0  # of the process that has registered
     generation: int = 0  # of its connection
+    beats_until: float = math.inf  # when its last heartbeat can have been (s)
 
 
 class Controller:
@@ -48,31 +52,51 @@ class Controller:
         )
 
     def stopped(self, broker: Broker, kind: str) -> None:
-        """It will see, when the broker registers again, whether that stopped in good order."""
+        """A process is over. The controller will see, when the next one registers, whether in good order."""
+        registration = self.brokers[broker]
+        registration.beats_until = min(registration.beats_until, self.world.now)
         if kind != "process":
-            self.brokers[broker].is_clean = False
+            registration.is_clean = False
 
     def crashed(self, kind: str) -> None:
         """K-32: nobody elects and nobody changes an ISR; what there is goes on."""
+        for registration in self.brokers.values():
+            registration.is_connected = False
 
     def restarted(self) -> None:
-        """It goes on with what its log says; brokers connect again by themselves."""
+        """It goes on with what its log says: brokers connect again, and each has a session's time to do so."""
+        for broker, registration in self.brokers.items():
+            due = self.settings.broker_session_timeout
+            self.host.call_later(due, self._session_over, broker, registration.generation)
 
     # -- sessions ----------------------------------------------------------------------------------------------
 
     def _heard(self, broker: Broker) -> None:
-        """A broker is (again) connected: it is unfenced, and told what it leads and follows."""
+        """A broker is (again) connected. A new process registers when the session of the old one is over."""
         registration = self.brokers[broker]
         registration.generation += 1
-        if registration.incarnation != broker.host.epoch:
-            registration.incarnation = broker.host.epoch
-            self._fence(broker)  # a new process registers: the old one is over
-        was_alive, registration.is_alive = registration.is_alive, True
+        registration.is_connected = True
+        if registration.incarnation == broker.host.epoch:
+            self._unfence(broker)
+        elif not registration.is_alive:
+            self._register(broker)
+
+    def _register(self, broker: Broker) -> None:
+        registration = self.brokers[broker]
+        registration.incarnation = broker.host.epoch
+        registration.is_stopping = False
+        registration.beats_until = math.inf
         if not registration.is_clean:
             self._after_unclean_shutdown(broker)
             registration.is_clean = True
+        self._unfence(broker)
+
+    def _unfence(self, broker: Broker) -> None:
+        """It is told what it leads and follows, and may lead what nobody does."""
+        self.brokers[broker].is_alive = True
+        broker.from_controller(broker.unfenced)
         for partition in self.partitions:
-            if partition.leader is None or (partition.leader is broker and not was_alive):
+            if partition.leader is None:
                 self._elect(partition)
         for partition in self.partitions:
             self._tell(broker, partition)
@@ -83,71 +107,88 @@ class Controller:
         for partition in self.partitions:
             if broker in partition.replicas and partition.topic.min_insync_replicas >= 2:
                 others = [r for r in partition.isr if r is not broker]
+                if others or partition.elr != [broker]:
+                    partition.elr = [r for r in partition.elr if r is not broker]
                 if others or partition.elr:
                     partition.isr = others
-                    partition.elr = [r for r in partition.elr if r is not broker]
-                    if partition.leader is broker:
-                        partition.leader = None
 
     def _silent(self, broker: Broker) -> None:
         """The connection is gone. The session ends broker.session.timeout.ms after the last heartbeat."""
         registration = self.brokers[broker]
-        settings = self.settings
-        link = broker.controller_link
-        if (
-            link.there.cuts
-            or not broker.host.is_machine_up
-            or (broker.host.is_up and not broker.host.is_running)
-        ):
+        registration.is_connected = False
+        if registration.beats_until == math.inf or not broker.host.is_machine_up:
             self._session_over(broker, registration.generation)  # it was silent until its session ended
             return
+        settings = self.settings
         beat = settings.broker_heartbeat_interval
         phase = beat * (broker.number + 1) / (len(self.brokers) + 1)
-        last = phase + math.floor((self.world.now - phase) / beat) * beat
+        last = phase + math.floor((registration.beats_until - phase) / beat) * beat
         due = max(self.world.now, last + settings.broker_session_timeout)
         self.host.call_at(due, self._session_over, broker, registration.generation)
 
     def _session_over(self, broker: Broker, generation: int) -> None:
         """The broker is fenced: others lead what it led."""
         registration = self.brokers[broker]
-        if registration.generation == generation and registration.is_alive:
-            self._fence(broker)
+        is_new = registration.incarnation != broker.host.epoch
+        if registration.generation != generation and not is_new:
+            return
+        self._fence(broker)
+        if registration.is_connected and is_new:
+            self._register(broker)
 
     def _fence(self, broker: Broker) -> None:
         registration = self.brokers[broker]
-        if not registration.is_alive:
-            return
-        registration.is_alive = False
+        if registration.is_alive:
+            registration.is_alive = False
+            self._retire(broker)
+
+    def _retire(self, broker: Broker) -> None:
+        """A broker is in no ISR and leads nothing, wherever somebody else is there for it."""
         for partition in self.partitions:
             if broker in partition.isr and len(partition.isr) > 1:
                 partition.isr.remove(broker)
-                if (
-                    len(partition.isr) < partition.topic.min_insync_replicas
-                    and partition.topic.min_insync_replicas >= 2
-                ):
-                    partition.elr.append(broker)
-                partition.epoch += partition.leader is not broker
-                if partition.leader is not broker:
-                    self._publish(partition)
+                self._note_eligible(partition, [broker])
+                if partition.leader is not None and partition.leader is not broker:
+                    self._tell(partition.leader, partition)
             if partition.leader is broker:
                 self._elect(partition)
+
+    def _note_eligible(self, partition: Partition, gone: list[Broker]) -> None:
+        """K-30: who leaves an ISR of less than min.insync.replicas has all that is committed (ELR, KIP-966)."""
+        minimum = partition.topic.min_insync_replicas
+        is_short = minimum >= 2 and len(partition.isr) < minimum
+        known = dict.fromkeys([*partition.elr, *gone]) if is_short else {}
+        partition.elr = [r for r in known if r not in partition.isr]
+
+    def wants_to_stop(self, broker: Broker, done: Callable[[], Any]) -> None:
+        """Controlled shutdown: others lead, and then the broker may end."""
+        registration = self.brokers[broker]
+        registration.is_stopping = True
+        self._retire(broker)
+        registration.is_alive = False
+        wait = max(self._elected_until, self.world.now) - self.world.now
+        self.host.call_later(wait, broker.from_controller, done)
 
     # -- elections ---------------------------------------------------------------------------------------------
 
     def _elect(self, partition: Partition) -> None:
         """K-23, K-26, K-27: an ISR member leads; without one the partition waits, or somebody else does."""
-        alive = [r for r in partition.replicas if self.brokers[r].is_alive]
+        known = self.brokers
+        alive = [r for r in partition.replicas if known[r].is_alive and not known[r].is_stopping]
+        before = partition.isr
         chosen = next((r for r in alive if r in partition.isr), None)
         if chosen is None:
             chosen = next((r for r in alive if r in partition.elr), None)
             if chosen is not None:
                 partition.isr = [chosen]
-        if chosen is None and alive and self.settings.unclean_leader_election_enable:
+        if chosen is None and alive and partition.topic.unclean_leader_election_enable:
             chosen = alive[0]
-            partition.isr = [chosen]
+            partition.isr, partition.elr, before = [chosen], [], []
             partition.unclean_epochs.append(partition.epoch + 1)
+        if chosen is None and partition.leader is None:
+            return
         partition.leader = chosen
-        partition.elr = [r for r in partition.elr if r not in partition.isr]
+        self._note_eligible(partition, before)
         partition.epoch += 1
         # One after the other: the last of many partitions waits for all others.
         self._elected_until = max(self._elected_until, self.world.now) + self.settings.election_time
@@ -166,34 +207,36 @@ class Controller:
             self._tell(leader, partition)
             return
         gone = [r for r in partition.isr if r not in isr]
-        partition.isr = [r for r in isr if self.brokers[r].is_alive]
-        minimum = partition.topic.min_insync_replicas
-        if minimum >= 2 and len(partition.isr) < minimum:
-            partition.elr += [r for r in gone if r not in partition.elr]
-        partition.elr = [r for r in partition.elr if r not in partition.isr and len(partition.isr) < minimum]
+        known = self.brokers
+        partition.isr = [r for r in isr if known[r].is_alive and not known[r].is_stopping]
+        self._note_eligible(partition, gone)
         self._tell(leader, partition)
         self._rebalance_later()
 
     # -- preferred leaders -------------------------------------------------------------------------------------
 
     def _rebalance_later(self) -> None:
-        """auto.leader.rebalance.enable: looks every 300 s, while somebody else than the preferred one leads."""
+        """auto.leader.rebalance.enable: looks every 300 s, while a preferred leader could lead and does not."""
         settings = self.settings
         if not settings.auto_leader_rebalance_enable or self._is_rebalance_due:
             return
-        if any(p.leader is not p.replicas[0] for p in self.partitions):
+        if any(self._is_unbalanced(p) for p in self.partitions):
             self._is_rebalance_due = True
             interval = settings.leader_imbalance_check_interval
             wait = (self.world.now // interval + 1) * interval - self.world.now
             self.world.in_background(wait, self._rebalance)
 
+    def _is_unbalanced(self, partition: Partition) -> bool:
+        """Whether the preferred leader could lead, and does not."""
+        first = partition.replicas[0]
+        return partition.leader is not first and first in partition.isr and self.brokers[first].is_alive
+
     def _rebalance(self) -> None:
         self._is_rebalance_due = False
-        if self.host.is_up:
+        if self.host.is_running:
             for partition in self.partitions:
-                first = partition.replicas[0]
-                if partition.leader is not first and first in partition.isr and self.brokers[first].is_alive:
-                    partition.leader = first
+                if self._is_unbalanced(partition):
+                    partition.leader = partition.replicas[0]
                     partition.epoch += 1
                     self._publish(partition)
         self._rebalance_later()

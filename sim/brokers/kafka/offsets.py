@@ -13,44 +13,80 @@ if TYPE_CHECKING:
     from sim.brokers.kafka.cluster import InternalTopic
 
 Positions = dict[Partition, int]
+Committed = dict[Partition, tuple[int, int]]  # offsets, with the leader epoch of the last record below each
 
 
 class CommittedOffsets:
-    """The offsets that each group has committed, with the leader epoch of the last record below each (KIP-320)."""
+    """The offsets that each group has committed, with the leader epoch of the last record below each (KIP-320).
+
+    `watchers` are told when another broker coordinates. What all replicas have for good is kept as what it comes to.
+    """
 
     def __init__(self, topic: InternalTopic) -> None:
         self.topic = topic
-        self._of: dict[str, Positions] = {}
-        self._epochs: dict[str, Positions] = {}
-        self._records: list[tuple[str, Positions, Positions]] = []  # what the numbers in the log stand for
-        topic.on_led = self._read
+        self.watchers: list[Callable[[], Any]] = []
+        self._of: dict[str, Committed] = {}
+        # What the numbers in the logs stand for, and what those before them come to; a tombstone has no offsets.
+        self._records: dict[int, tuple[str, Committed | None]] = {}
+        self._base: dict[str, Committed] = {}
+        self._number = 0
+        topic.on_led, topic.on_compacted = self._read, self._compacted
 
     def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
-        epochs = {p: p.log().epoch_at(offset - 1) for p, offset in offsets.items()}
-        self._records.append((group, offsets, epochs))
+        self._write(group, {p: (offset, _epoch_below(p, offset)) for p, offset in offsets.items()}, answer)
 
+    def forget(self, group: str) -> None:
+        """Its offsets have expired (K-40)."""
+        self._write(group, None, lambda error: None)
+
+    def _write(self, group: str, offsets: Committed | None, answer: Callable[[str], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                self._apply(group, offsets, epochs)
+                _apply(self._of, group, offsets)
             answer(error)
 
-        self.topic.write(len(self._records) - 1, told)
+        self._number += 1
+        self._records[self._number] = group, offsets
+        self.topic.write(self._number, told)
+
+    def at(self, group: str, partition: Partition) -> tuple[int, int] | None:
+        """OffsetFetch: the offset that a group has committed, and that epoch; None if there is none."""
+        return self._of.get(group, {}).get(partition)
 
     def of(self, group: str, partition: Partition) -> int | None:
-        """What a group committed, or where the log has diverged below that; None if there is nothing."""
-        offset = self._of.get(group, {}).get(partition)
-        if offset is None:
-            return None
-        return partition.log().agreed_end(offset, self._epochs[group].get(partition, -1))
+        """For the books: the same offset, or where the log has diverged below it."""
+        found = self.at(group, partition)
+        return None if found is None else partition.log().agreed_end(*found)
 
-    def _apply(self, group: str, offsets: Positions, epochs: Positions) -> None:
-        self._of.setdefault(group, {}).update(offsets)
-        self._epochs.setdefault(group, {}).update(epochs)
+    def _compacted(self, numbers: list[int]) -> None:
+        """The log begins later: remember what these records came to, and of the others those that some log has."""
+        for number in numbers:
+            _apply(self._base, *self._records[number])
+        gone = dict.fromkeys(numbers)
+        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
+        left = dict.fromkeys(n for log in logs for n in log.records if n not in gone)
+        self._records = {n: self._records[n] for n in left}
 
     def _read(self, broker: Broker) -> None:
         """A new coordinator: what its log has is what was committed."""
-        self._of.clear()
-        self._epochs.clear()
-        for number in broker.logs[self.topic.partition].records:
-            self._apply(*self._records[number])
+        log = broker.logs[self.topic.partition]
+        if log.start == 0:
+            self._base = {}  # nothing was compacted away, or the disk was lost with it
+        self._of = {group: dict(offsets) for group, offsets in self._base.items()}
+        for number in log.records:
+            _apply(self._of, *self._records[number])
+        for watcher in self.watchers:
+            watcher()
+
+
+def _epoch_below(partition: Partition, offset: int) -> int:
+    """The leader epoch of the record before an offset; the first of all if that record is gone with the log's disk."""
+    return max(partition.log().epoch_at(offset - 1), 0) if offset else -1
+
+
+def _apply(of: dict[str, Committed], group: str, offsets: Committed | None) -> None:
+    if offsets is None:
+        of.pop(group, None)
+    else:
+        of.setdefault(group, {}).update(offsets)

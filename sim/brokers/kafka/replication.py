@@ -12,18 +12,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sim.brokers.kafka.log import Batch, Log
+from sim.brokers.kafka.causes import UNCLEAN_ELECTION, UNREPLICATED
+from sim.brokers.kafka.log import Batch, Log, LogConfig, Piece
 from sim.network import Hop
 
 if TYPE_CHECKING:
     from sim.brokers.kafka.broker import Broker
 
 NO_COPY = 0  # in the place of a copy, for what a connection carries that is no message
+FETCH_MAX_BYTES = (
+    1_048_576  # replica.fetch.max.bytes: where bandwidth counts, a follower gets no more at once
+)
 
 OK = "NONE"
 NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
 NOT_ENOUGH = "NOT_ENOUGH_REPLICAS"
-NOT_ENOUGH_AFTER = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"
+NOT_ENOUGH_AFTER = (
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND"  # of before KIP-966: the high watermark stands still instead
+)
+STORAGE_ERROR = "KAFKA_STORAGE_ERROR"
 
 Answer = Callable[[str, int, float], Any]  # error, offset of the first record, when it may leave (s)
 
@@ -33,13 +40,21 @@ class Topic(Protocol):
 
     name: str
     min_insync_replicas: int
+    unclean_leader_election_enable: bool
+    log_config: LogConfig
     partitions: list[Partition]
 
     def appended(self, partition: Partition, batch: Batch, offset: int) -> None:
         """The leader has appended a batch."""
 
-    def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
-        """Records are gone from one replica's log."""
+    def copies_of(self, copies: list[int]) -> list[int]:
+        """Further copies of records that are appended once more."""
+
+    def key_of(self, copy: int) -> int:
+        """The key of a record, as a number."""
+
+    def vanished(self, partition: Partition, start: int, records: list[int], cause: int) -> None:
+        """Records, from offset `start` on, are gone from one replica's log; negative ones are there still."""
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """A broker leads the partition from now on."""
@@ -56,7 +71,7 @@ class Partition:
         self.elr: list[Broker] = []
         self.unclean_epochs: list[int] = []  # leader epochs that began with a replica from outside the ISR
         for broker in replicas:
-            broker.logs[self] = Log()
+            broker.open_log(self)
 
     def __repr__(self) -> str:
         return f"<{self.topic.name}-{self.number}>"
@@ -67,14 +82,30 @@ class Partition:
             return self.leader.logs[self]
         return max((broker.logs[self] for broker in self.replicas), key=lambda log: log.end)
 
+    def cause_of_cut(self, log: Log) -> int:
+        """Why a replica loses the end of its log to another leader's (K-24, K-27)."""
+        is_unclean = any(epoch > log.last_epoch for epoch in self.unclean_epochs)
+        return UNCLEAN_ELECTION if is_unclean else UNREPLICATED
+
+    def is_held(self, offset: int, copy: int) -> bool:
+        """Whether any replica has a record."""
+        return any(broker.logs[self].has(offset, copy) for broker in self.replicas)
+
 
 @dataclass(slots=True)
 class Follower:
-    """What a leader knows of a follower (K-10, K-21). `caught_up_at` in s."""
+    """What a leader knows of a follower (K-10, K-21). `since` (s) it is judged."""
 
     end: int = 0
-    caught_up_at: float = 0.0
+    since: float = 0.0
     fetcher: Fetcher | None = None
+
+    def caught_up_at(self, log: Log) -> float:
+        """When it had all that there was (s): until the next record came, unless it had stopped fetching before."""
+        at = self.end - log.start
+        if self.fetcher is None or not 0 <= at < len(log.times):
+            return self.since
+        return max(self.since, min(log.times[at], self.fetcher.heard_until))
 
 
 class Leadership:
@@ -84,23 +115,34 @@ class Leadership:
         self.broker, self.partition, self.epoch, self.isr = broker, partition, epoch, list(isr)
         self.world, self.topic = broker.world, partition.topic
         self.log = broker.logs[partition]
-        self.high_watermark = min(broker.high_watermarks.get(partition, self.log.start), self.log.end)
+        self.log.resume()
+        self.start = self.log.end
+        self.high_watermark = min(max(broker.high_watermarks.get(partition, 0), self.log.start), self.start)
         now = broker.world.now
         self.followers = {r: Follower(0, now) for r in partition.replicas if r is not broker}
         self.waiting: deque[tuple[int, int, Answer]] = deque()  # acks=all: until it is committed
         self.readers: dict[Any, None] = {}  # consumers' fetches that wait for records
         self._is_check_due = False
         self._asked: list[Broker] | None = None  # an ISR that the controller was asked for
-        self.advance()
+        self._counted: list[Follower] = []  # those that the high watermark waits for
+        self._flush_messages = self.log.config.flush_messages
+        self.is_flushing = False
+        self.held: deque[Callable[[bool], Any]] = deque()  # waits for the flush that is under way
+        self._isr_changed()
 
     # -- writes ------------------------------------------------------------------------------------------------
 
     def append(self, batch: Batch) -> int:
         """Append a batch, and tell whoever waits for records; returns the offset of its first record."""
         log = self.log
+        if batch.offset >= 0 and log.has(batch.offset, batch.copies[0]):
+            batch.copies = self.topic.copies_of(batch.copies)  # nobody remembers its sequence any more
         offset = log.append(batch, self.epoch, self.world.now)
         if not log.is_dirty:
-            self.broker.wrote(log)
+            self.broker.wrote(self.partition, log)
+        if self._flush_messages is not None and log.has_to_flush():
+            self.is_flushing = True
+            self.broker.sync(log, self._flushed)
         self.topic.appended(self.partition, batch, offset)
         for follower in self.followers.values():
             if follower.fetcher is not None:
@@ -111,6 +153,25 @@ class Leadership:
             self.advance()
         return offset
 
+    def _flushed(self, is_ok: bool) -> None:
+        """flush.messages: the batch is on the disk, and the log is free for the next one.
+
+        After a failed fsync the producer is told so. (A broker of Kafka stops then if it has no other disk.)
+        """
+        self.is_flushing = False
+        while self.held and not self.is_flushing:
+            self.held.popleft()(is_ok)
+
+    def answer_when_flushed(
+        self, offset: int, count: int, acks: str, answer: Answer, at: float, is_ok: bool
+    ) -> None:
+        """Answer a write that has waited for the disk."""
+        at = max(at, self.world.now)
+        if is_ok:
+            self.answer_when_safe(offset, count, acks, answer, at)
+        else:
+            answer(STORAGE_ERROR, offset, at)
+
     def answer_when_safe(self, offset: int, count: int, acks: str, answer: Answer, at: float) -> None:
         """Answer a write: at once, or for acks=all when everybody in the ISR has it (K-10)."""
         end = offset + count
@@ -120,19 +181,23 @@ class Leadership:
             self.waiting.append((end, offset, answer))
 
     def advance(self) -> None:
-        """K-10: the high watermark is the smallest end of the ISR, as the leader knows them."""
+        """K-10: the high watermark is the smallest end of the ISR, as the leader knows them.
+
+        With less than min.insync.replicas it stands still (KIP-966), and so do the answers to acks=all.
+        """
+        if len(self.isr) < self.topic.min_insync_replicas:
+            return
         mark = self.log.end
-        if self.followers:
-            ends = [self.followers[r].end for r in self.isr if r is not self.broker and r in self.followers]
-            mark = min([mark, *ends])
+        for follower in self._counted:
+            if follower.end < mark:
+                mark = follower.end
         if mark <= self.high_watermark:
             return
         self.high_watermark = self.broker.high_watermarks[self.partition] = mark
         waiting = self.waiting
         while waiting and waiting[0][0] <= mark:
             _, offset, answer = waiting.popleft()
-            is_enough = len(self.isr) >= self.topic.min_insync_replicas
-            answer(OK if is_enough else NOT_ENOUGH_AFTER, offset, self.world.now)
+            answer(OK, offset, self.world.now)
         if self.readers:
             self.wake_readers()
 
@@ -155,20 +220,20 @@ class Leadership:
         if follower is None:
             return
         is_news, follower.end = end != follower.end, end
-        if end >= self.log.end:
-            follower.caught_up_at = self.world.now
         if replica in self.isr:
             if is_news:
                 self.advance()
-        elif end >= self.high_watermark and self._asked is None:
+        elif end >= self.high_watermark and end >= self.start and self._asked is None:
             self.ask_for([*self.isr, replica])
+        elif is_news and self._asked is not None:
+            self.advance()
 
     def _check_later(self) -> None:
         """K-21: followers are looked at every half of replica.lag.time.max.ms, while one of them is behind."""
         self._is_check_due = True
         half = self.broker.cluster.settings.replica_lag_time_max / 2
         due = (self.world.now // half + 1) * half
-        self.world.call_at(due, self._check, self.broker.host.epoch)
+        self.world.in_background(due - self.world.now, self._check, self.broker.host.epoch)
 
     def _check(self, epoch: int) -> None:
         self._is_check_due = False
@@ -176,35 +241,49 @@ class Leadership:
         if epoch != broker.host.epoch or broker.leads.get(self.partition) is not self:
             return
         now, limit = self.world.now, broker.cluster.settings.replica_lag_time_max
-        behind = [r for r, f in self.followers.items() if f.end < self.log.end]
-        slow = [r for r in behind if r in self.isr and now - self.followers[r].caught_up_at > limit]
-        if slow:
+        behind = [r for r, f in self.followers.items() if f.end < self.log.end and r in self.isr]
+        slow = [r for r in behind if now - self.followers[r].caught_up_at(self.log) > limit]
+        if slow and broker.host.is_running:
             self.ask_for([r for r in self.isr if r not in slow])
-        if any(r in self.isr for r in behind):
+        if behind:
             self._check_later()
 
     def ask_for(self, isr: list[Broker]) -> None:
         """AlterPartition: the controller decides on the ISR; without it nothing changes (K-31, K-32)."""
         self._asked = isr
+        self._isr_changed()
         controller = self.broker.cluster.controller
         self.broker.to_controller(controller.alter, self.partition, self.epoch, isr, self.broker)
 
     def told_isr(self, isr: list[Broker]) -> None:
         """The controller's word."""
         self._asked = None
-        self.isr = list(isr)
         for replica in isr:
-            follower = self.followers.get(replica)
-            if follower is not None and follower.end >= self.log.end:
-                follower.caught_up_at = self.world.now
+            if replica not in self.isr and replica is not self.broker:
+                self.followers[replica].since = self.world.now
+        self.isr = list(isr)
+        self._isr_changed()
+
+    def _isr_changed(self) -> None:
+        """Who may be in the ISR counts already, so that no member ever lacks what is committed (KIP-497)."""
+        members = dict.fromkeys([*self.isr, *(self._asked or ())])
+        self._counted = [self.followers[r] for r in members if r is not self.broker]
         self.advance()
 
     def over(self) -> None:
         """Another leads: who waits is told so."""
+        self.is_flushing = False
+        while self.held:
+            self.held.popleft()(True)
         waiting, self.waiting = self.waiting, deque()
         for _, offset, answer in waiting:
             answer(NOT_LEADER, offset, self.world.now)
         self.wake_readers()
+
+
+# Of a fetch response: the end that the follower had named, and what comes there; or the last epoch that both may have,
+# and where that ends at the leader (`Log.diverges`); and the high watermark.
+Parcel = tuple[Partition, int, Piece | tuple[int, int], int]
 
 
 class Fetcher:
@@ -215,26 +294,27 @@ class Fetcher:
     """
 
     def __init__(self, broker: Broker, leader: Broker) -> None:
-        self.broker, self.leader = broker, leader
+        self.broker, self.leader, self.world = broker, leader, broker.world
         self.partitions: dict[Partition, None] = {}
         self._changed: dict[Partition, None] = {}  # what the next fetch has to mention
-        self._is_under_way = False
-        self._number = 0
         # at the leader
         self._session: dict[Partition, tuple[int, int]] = {}  # end, and last epoch, of the follower's log
         self._news: dict[Partition, None] = {}  # partitions of which it has something to tell
         self._is_waiting = False  # a fetch lies there
         self._is_woken = False
-        self._waiting_number = 0
-        hop = Hop("replication")
+        self._response_size = 0
         self.connection = broker.cluster.between(
-            broker, leader, hop, opened=self._opened, broken=self._broken, server_broken=self._gone
+            broker,
+            leader,
+            Hop("replication", size_of=lambda _: self._response_size),
+            opened=self._opened,
+            server_broken=self._gone,
         )
 
     def follow(self, partition: Partition) -> None:
         """Fetch that partition, too."""
         self.partitions[partition] = self._changed[partition] = None
-        if self.connection.is_established and (self._is_waiting or not self._is_under_way):
+        if self.connection.is_established:
             self._fetch()  # the leader forgets the fetch that waits
 
     def unfollow(self, partition: Partition) -> None:
@@ -246,36 +326,34 @@ class Fetcher:
         """The process has died."""
         self.partitions.clear()
         self._changed.clear()
-        self._is_under_way = False
 
     def _opened(self) -> None:
-        self._is_under_way = False
+        self._gone()  # the leader has a new session, also if its process died with the old one
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
             self._fetch()
 
-    def _broken(self) -> None:
-        self._is_under_way = False
-
     def _fetch(self) -> None:
-        self._number += 1
-        self._is_under_way = True
         logs = self.broker.logs
         asked = {p: (logs[p].end, logs[p].last_epoch) for p in self._changed}
         self._changed.clear()
-        self.connection.there.send(self._arrives, NO_COPY, self._number, asked)
+        self.connection.there.send(self._arrives, NO_COPY, asked)
 
     # -- at the leader -----------------------------------------------------------------------------------------
 
+    @property
+    def heard_until(self) -> float:
+        """Until when the leader has heard of the follower (s): infinity while it does."""
+        return self.connection.server_silent_since
+
     def _gone(self) -> None:
         """The follower's connection is over, and its fetch session."""
-        self._is_waiting = False
+        self._is_waiting = self._is_woken = False
         self._session.clear()
         self._news.clear()
 
-    def _arrives(self, _copy: int, number: int, asked: dict[Partition, tuple[int, int]]) -> None:
+    def _arrives(self, _copy: int, asked: dict[Partition, tuple[int, int]]) -> None:
         self._session |= asked
-        self._waiting_number = number
         self._is_waiting = True
         for partition in asked:
             self._heard(partition)
@@ -296,7 +374,7 @@ class Fetcher:
         leadership.followers[self.broker].fetcher = self
         end, last_epoch = self._session[partition]
         log = leadership.log
-        if log.last_epoch == last_epoch or log.agreed_end(end, last_epoch) >= end:
+        if (log.last_epoch == last_epoch and end <= log.end) or log.diverges(end, last_epoch) is None:
             leadership.fetched_by(self.broker, end)
             if end < log.end:
                 self._news[partition] = None
@@ -319,37 +397,50 @@ class Fetcher:
 
     def _answer(self) -> None:
         """Answer the fetch that waits, if there is anything to tell."""
-        parcels: list[tuple[Partition, int, Any, int]] = []
-        size = 0
+        parcels: list[Parcel] = []
+        leader, size = self.leader, 0
         for partition in self._news:
-            leadership = self.leader.leads.get(partition)
+            leadership = leader.leads.get(partition)
             if leadership is None or partition not in self._session:
                 continue
-            log = leadership.log
+            log, mark = leadership.log, leadership.high_watermark
             end, last_epoch = self._session[partition]
-            agreed = end if last_epoch == log.last_epoch else log.agreed_end(end, last_epoch)
-            if agreed < end or end > log.end:  # K-24: the follower's log has diverged
-                parcels.append((partition, min(agreed, log.end), None, leadership.high_watermark))
+            is_here = last_epoch == log.last_epoch and end <= log.end
+            told = None if is_here else log.diverges(end, last_epoch)
+            if told is not None:
+                parcels.append((partition, end, told, mark))
             elif end < log.end:
-                piece = log.copy_of(max(end, log.start), log.end)
-                size += sum(piece.bytes)
-                parcels.append((partition, piece.start, piece, leadership.high_watermark))
+                first, stop = max(end, log.start), log.end
+                if leader.counts_bytes and not log.has_transactions:
+                    stop = log.end_within(first, FETCH_MAX_BYTES)
+                piece = log.copy_of(first, stop)
+                if leader.counts_bytes:
+                    size += sum(piece.bytes)
+                parcels.append((partition, end, piece, mark))
+                self._session[partition] = (stop, log.epoch_at(stop - 1))  # so it will be when it has got it
         self._news.clear()
         if parcels:
             self._is_waiting = False
-            leader = self.leader
+            self._response_size = size
             at = leader.transmit(leader.work(leader.request_time), size)
-            self.connection.back.send_at(at, self._received, NO_COPY, self._waiting_number, parcels)
+            self.connection.back.send_at(at, self._received, NO_COPY, parcels)
 
     # -- at the follower ---------------------------------------------------------------------------------------
 
-    def _received(self, _copy: int, number: int, parcels: list[Any]) -> None:
-        if number != self._number:
-            return
-        self._is_under_way = False
-        for partition, start, piece, mark in parcels:
+    def _received(self, _copy: int, parcels: list[Parcel]) -> None:
+        for partition, end, told, mark in parcels:
             if partition in self.partitions:
-                self.broker.replicate(partition, start, piece, mark)
+                self.broker.replicate(partition, end, told, mark)
                 self._changed[partition] = None
-        if self.partitions:
+        logs = self.broker.logs
+        full = [log for partition, *_ in parcels if (log := logs[partition]).has_to_flush()]
+        if not full:
+            self._go_on(True)
+            return
+        for log in full[:-1]:
+            self.broker.sync(log)
+        self.broker.sync(full[-1], self._go_on)  # flush.messages: the thread waits for the disk
+
+    def _go_on(self, _is_ok: bool) -> None:
+        if self.partitions and self.connection.is_established:
             self._fetch()

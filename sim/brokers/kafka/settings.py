@@ -18,11 +18,13 @@ class Channel:
 
     Topic: `partitions`, `replication_factor`, `min_insync_replicas`, `unclean_leader_election_enable`, `flush_messages`
     and `flush_interval` (flush.ms; null is never), `retention` (retention.ms), `retention_bytes`, `segment_bytes`,
-    `segment_time` (segment.ms), `cleanup_policy`, `min_cleanable_dirty_ratio`, `delete_retention`.
+    `segment_time` (segment.ms), `cleanup_policy` (compact needs keys; there are no tombstones, since no message is
+    null), `min_cleanable_dirty_ratio`.
 
     Brokers: `replica_lag_time_max`, `replica_fetch_wait_max`, `broker_heartbeat_interval`, `broker_session_timeout`,
-    `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`, `offsets_replication_factor`,
-    `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`, `producer_id_expiration`.
+    `log_retention_check_interval`, `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`,
+    `offsets_replication_factor`, `offsets_retention`, `transaction_state_log_replication_factor` and `_min_isr`,
+    `producer_id_expiration`.
 
     Hardware: `broker_delay` one way (s) between brokers, `election_time` (s) of a leader once it is decided, per
     partition and one after the other, `write_back` (s) of dirty pages, `fsync` of a flush that is asked for,
@@ -45,11 +47,11 @@ class Channel:
     segment_time: Seconds = 604_800.0
     cleanup_policy: Literal["delete", "compact"] = "delete"
     min_cleanable_dirty_ratio: Fraction = 0.5
-    delete_retention: Seconds = 86_400.0
     replica_lag_time_max: Seconds = 30.0
     replica_fetch_wait_max: Seconds = 0.5
     broker_heartbeat_interval: Seconds = 2.0
     broker_session_timeout: Seconds = 9.0
+    log_retention_check_interval: Seconds = 300.0
     auto_leader_rebalance_enable: bool = True
     leader_imbalance_check_interval: Seconds = 300.0
     group_initial_rebalance_delay: Seconds = 3.0
@@ -103,15 +105,22 @@ class ProducerClient:
 class ConsumerClient:
     """A member of a consumer group (each service is a group).
 
-    `group_protocol` and `partition_assignment_strategy`; `session_timeout`, `heartbeat_interval`,
-    `max_poll_interval`, `max_poll_records`; `enable_auto_commit` every `auto_commit_interval` inside poll, else the
-    application commits: after each `commit_every` records, or once per poll (null), `settle: before` meaning before
-    it processes them; `auto_offset_reset`; `isolation_level`; `fetch_min_bytes`, `fetch_max_wait`,
-    `max_partition_fetch_bytes`, `fetch_max_bytes`; `request_timeout`, `reconnect_backoff` to
-    `reconnect_backoff_max`, `metadata_max_age`; `group_instance_id` (static membership). `hands_off`: records go
-    to a pool of workers and poll goes on at once (the classic mistake with automatic commits). `transactional`: what it
-    publishes and its offsets are one transaction per commit (read-process-write), given up after
-    `transaction_timeout`; null: if what it publishes goes to a topic of the same cluster.
+    `group_protocol` (classic; consumer is KIP-848; share is a share group) and `partition_assignment_strategy` (of the
+    classic protocol); `session_timeout`, `heartbeat_interval`, `max_poll_interval`, `max_poll_records`;
+    `group_instance_id` (static membership, classic). The group's own, for the other two protocols:
+    `consumer_heartbeat_interval`, `consumer_session_timeout`; `share_record_lock_duration`,
+    `share_delivery_count_limit`, `share_partition_max_record_locks`.
+
+    `enable_auto_commit` every `auto_commit_interval` inside poll, else the application commits: after each
+    `commit_every` records, or once per poll (null), `settle: before` meaning before it processes them; and, if it
+    `commits_when_revoked`, before a partition goes to another. `auto_offset_reset` also stands for
+    share.auto.offset.reset. `isolation_level`.
+
+    `fetch_min_bytes`, `fetch_max_wait`, `max_partition_fetch_bytes`, `fetch_max_bytes`; `request_timeout`,
+    `reconnect_backoff` to `reconnect_backoff_max`, `metadata_max_age`. `hands_off`: records go to a pool of workers
+    and poll goes on at once (the classic mistake with automatic commits). `transactional`: what it publishes and its
+    offsets are one transaction per commit (read-process-write), given up after `transaction_timeout`; null: if what it
+    publishes goes to a topic of the same cluster.
     """
 
     group_protocol: Literal["classic", "consumer", "share"] = "classic"
@@ -137,3 +146,9 @@ class ConsumerClient:
     transaction_timeout: Seconds = 60.0
     group_instance_id: bool = False
     hands_off: bool = False
+    commits_when_revoked: bool = False
+    consumer_heartbeat_interval: Seconds = 5.0
+    consumer_session_timeout: Seconds = 45.0
+    share_record_lock_duration: Seconds = 30.0
+    share_delivery_count_limit: int = 5
+    share_partition_max_record_locks: int = 2000

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
-from sim.brokers.kafka.causes import RESENT
+from sim.brokers.kafka.causes import RESENT, RETRIED
+from sim.brokers.kafka.classic import ClassicGroup
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
-from sim.brokers.kafka.log import ABORT, Batch
+from sim.brokers.kafka.log import ABORT, Batch, LogConfig
+from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
+from sim.brokers.kafka.share import ShareGroup
+from sim.brokers.kafka.share_consumer import ShareConsumer
 from sim.host import Host
 from sim.ledger import Pairs
 
 if TYPE_CHECKING:
+    from sim.apps import ConsumerPort
     from sim.consuming import Worker
     from sim.producing import Sender
     from sim.simulation import Simulation
+
+
+GROUPS: dict[str, type[Group]] = {"classic": ClassicGroup, "consumer": ConsumerGroup, "share": ShareGroup}
 
 
 class Topic:
@@ -33,9 +42,11 @@ class Topic:
         if settings.partitions > 1:
             self.messages.keep_scopes()  # order is promised within a partition (K-04)
         self.min_insync_replicas = settings.min_insync_replicas
+        self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []
         self.producers: list[Producer] = []
         self.cluster = Cluster.of(sim, settings.cluster or name)
+        self.log_config = self._log_config()
         self.partitions: list[Partition] = self.cluster.add_partitions(
             self, settings.partitions, settings.replication_factor
         )
@@ -47,6 +58,21 @@ class Topic:
         if self.messages.sizes is None and any(repr(size) != "Constant(1024)" for size in sizes):
             self.messages.keep_sizes()  # batches fill by bytes
 
+    def _log_config(self) -> LogConfig:
+        settings, of_brokers = self.settings, self.cluster.settings
+        is_compacted = settings.cleanup_policy == "compact"
+        return LogConfig(
+            segment_bytes=settings.segment_bytes,
+            segment_time=settings.segment_time,
+            retention=None if is_compacted else settings.retention,
+            retention_bytes=None if is_compacted else settings.retention_bytes,
+            is_compacted=is_compacted,
+            min_cleanable_dirty_ratio=settings.min_cleanable_dirty_ratio,
+            flush_messages=settings.flush_messages,
+            write_back=min(of_brokers.write_back, settings.flush_interval or math.inf),
+            producer_id_expiration=of_brokers.producer_id_expiration,
+        )
+
     # -- clients -----------------------------------------------------------------------------------------------
 
     def connect_producer(self, sender: Sender, settings: ProducerClient) -> Producer:
@@ -57,13 +83,15 @@ class Topic:
 
     def subscribe(self, pairs: Pairs, binding: str | None) -> Group:
         """The consumer group of a service."""
-        group = Group(self, pairs)
+        client = self.sim.config.services[pairs.name].client
+        group = GROUPS[client.group_protocol](self, pairs, client)
         self.groups.append(group)
         return group
 
-    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> Consumer:
+    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> ConsumerPort:
         """Attach a member's client library."""
-        return Consumer(self, worker, group, settings)
+        is_shared = settings.group_protocol == "share"
+        return (ShareConsumer if is_shared else Consumer)(self, worker, group, settings)
 
     # -- faults ------------------------------------------------------------------------------------------------
 
@@ -89,16 +117,42 @@ class Topic:
             for copy in batch.copies:
                 stored(copy)
 
-    def vanished(self, partition: Partition, records: list[int], cause: int) -> None:
-        """Records are gone from one replica's log."""
-        for copy in records:
-            if copy > ABORT:
-                self.messages.died(copy, cause)
+    def copies_of(self, copies: list[int]) -> list[int]:
+        """The same records once more: nobody remembers that they are here already."""
+        return [self.messages.copy(copy, RETRIED) for copy in copies]
+
+    def key_of(self, copy: int) -> int:
+        """The number of a record's key."""
+        keys = self.messages.keys
+        return 0 if keys is None else keys[self.messages.message_of(copy)]
+
+    def vanished(self, partition: Partition, start: int, records: list[int], cause: int) -> None:
+        """Records, from offset `start` on, are gone from one replica's log: a death for groups that have not read them.
+
+        With the last replica's it leaves the backlog, too.
+        """
+        lost = [(start + i, copy) for i, copy in enumerate(records) if copy > ABORT]
+        for group in self.groups:
+            pairs, read_below = group.pairs, group.committed(partition) or 0
+            for offset, copy in lost:
+                was_sent = pairs.was_sent(copy)
+                if offset < read_below and (was_sent or pairs.fate[self.messages.message_of(copy)]):
+                    continue  # the group is done with it, one way or another
+                pairs.died(copy, cause)
+                if not (was_sent or partition.is_held(offset, copy)):
+                    pairs.unready(copy)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
-        """What lies behind a new leader's log was never delivered, as far as that leader knows."""
+        """What lies behind a new leader's log was never delivered, as far as that leader knows, and will not be."""
+        log = broker.logs[partition]
         for group in self.groups:
-            group.truncated(partition, broker.logs[partition].end)
+            group.truncated(partition, log.end, broker.leads[partition].epoch)
+        for replica in partition.replicas:
+            other = replica.logs[partition]
+            agreed = log.agreement(other)
+            if agreed < other.end:
+                gone = other.read(agreed, other.end)
+                self.vanished(partition, agreed, gone, partition.cause_of_cut(other))
 
     def holdings(self) -> Iterator[tuple[Pairs, int]]:
         """Copies that would still be delivered: in producers, and in logs from the committed offsets on."""
@@ -109,3 +163,5 @@ class Topic:
             for partition in self.partitions:
                 for copy in group.unread(partition):
                     yield group.pairs, copy
+            for copy in group.held():
+                yield group.pairs, copy

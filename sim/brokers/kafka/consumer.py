@@ -220,8 +220,8 @@ class Consumer:
             for copy in log.read(max(log.start, self._reset_from[partition]), offset):
                 if copy > ABORT:
                     self.pairs.died(copy, NEVER_SEEN)
-        else:
-            self.group.cause_of_rewind[partition] = RESET_EARLIEST
+        elif (self.group.name, partition) in self.group.offsets.ever:
+            self.group.cause_of_rewind[partition] = RESET_EARLIEST  # there was one before
 
     def _raise(self) -> None:
         """The application stops, and whoever starts it again sees it stop again."""

@@ -71,7 +71,10 @@ def test_K05_throughput_is_that_of_partitions_or_members_whichever_are_fewer(con
 def test_K05_a_hot_key_caps_the_group() -> None:
     told = kafka(
         channel={"partitions": 4},
-        producer={**at_once(300, at=16.0), "keys": {"values": ["hot", "b", "c", "d"], "weights": [7, 1, 1, 1]}},
+        producer={
+            **at_once(300, at=16.0),
+            "keys": {"values": ["hot", "b", "c", "d"], "weights": [7, 1, 1, 1]},
+        },
         service={"consumers": 4},
         messages=300,
     )
@@ -143,7 +146,9 @@ def test_K36_auto_commit_redelivers_what_was_polled_since_the_last() -> None:
 
 
 def test_K36_in_the_mean_half_an_interval_is_redelivered() -> None:
-    counts = [crashed(10.05 + phase, enable_auto_commit=True)["duplicates"] for phase in (0.5, 1.5, 2.5, 3.5, 4.5)]
+    counts = [
+        crashed(10.05 + phase, enable_auto_commit=True)["duplicates"] for phase in (0.5, 1.5, 2.5, 3.5, 4.5)
+    ]
     assert max(counts) <= 5.0 / STEP
     assert sum(counts) / len(counts) == pytest.approx(2.5 / STEP, abs=2)  # lambda * 2.5 s
 

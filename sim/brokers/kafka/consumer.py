@@ -355,6 +355,7 @@ class Consumer:
             rest = [record for record in self.batch if record[0] is partition]
             self.batch = deque(record for record in self.batch if record[0] is not partition)
             self._keep(partition, [(partition, offset, tag), *rest])
+            self.fetch_all()  # what is buffered of it keeps no other partition waiting
         self.host.call_later(0.0, self._go_on)
 
     def _keep(self, partition: Partition, records: list[Record]) -> None:

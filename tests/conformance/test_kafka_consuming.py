@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -219,7 +220,7 @@ def test_K39_committed_after_the_whole_part_comes_again(finished: int) -> None:
 def test_K39_a_commit_per_record_leaves_one_at_most_and_costs_a_round_trip_each() -> None:
     whole = batch(100.0, commit_every=1)
     times = whole.times("processed")
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert gaps == pytest.approx([0.010 + 2 * HOP] * 11, abs=0.0005)
     for phase in (0.0003, 0.0015, 0.005):
         told = batch(times[9] + phase, commit_every=1)

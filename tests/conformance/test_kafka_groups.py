@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class Name:
 def longest_gap(times: list[float], since: float) -> tuple[float, float]:
     """The longest time without an event after that time, and when it ended (s)."""
     later = [since, *sorted(t for t in times if t > since)]
-    return max((b - a, b) for a, b in zip(later, later[1:], strict=False))
+    return max((b - a, b) for a, b in pairwise(later))
 
 
 # -- assignors ------------------------------------------------------------------------------------------------------

@@ -183,9 +183,12 @@ class Producer:
             queue = self.queues[partitions[self._sticky]]
             is_full = not queue or queue[-1].size >= self._batch_size
             if is_full or self._sticky_bytes >= 2 * self._batch_size:
-                leaders, queues = self.metadata.leaders, self.queues
-                queued = [None if leaders[p] is None else len(queues[p]) for p in partitions]
-                self._sticky = next_partition(queued, self._chance())
+                leaders = self.metadata.leaders
+                if not self.waiting and None not in leaders.values():
+                    self._sticky = int(self._chance() * len(partitions))  # all weigh the same
+                else:
+                    queued = [None if leaders[p] is None else len(self.queues[p]) for p in partitions]
+                    self._sticky = next_partition(queued, self._chance())
                 self._sticky_bytes = 0
         return partitions[self._sticky]
 
@@ -240,7 +243,8 @@ class Producer:
     def drain(self, leader: Broker) -> list[ProducerBatch]:
         """The next request to that broker: nothing until a batch is due, then the first one of each partition."""
         now, leaders = self.world.now, self.metadata.leaders
-        partitions, is_due = [], False
+        partitions: list[Partition] = []
+        is_due = False
         for partition in self.waiting:
             if leaders[partition] is leader:
                 queue = self.queues[partition]
@@ -272,29 +276,34 @@ class Producer:
 
     def _take(self, partitions: list[Partition], leader: Broker) -> list[ProducerBatch]:
         """Take batches out of their queues, up to max.request.size; partitions take turns."""
+        if len(partitions) == 1:
+            return [self._take_one(partitions[0], leader)]
         batches: list[ProducerBatch] = []
         size = 0
         for partition in partitions:
-            queue = self.queues[partition]
-            size += queue[0].size
+            size += self.queues[partition][0].size
             if batches and size > self.settings.max_request_size:
                 break
-            batch = queue.popleft()
-            del self.waiting[partition]
-            if queue:
-                self.waiting[partition] = None  # behind the others
-            self.in_flight[partition] += 1
-            if self.is_idempotent:
-                if batch.sequence < 0:
-                    self.sequences[partition].number(batch, self.producer_id)
-                    batch.is_transactional = self.transactions is not None
-            elif batch.attempts:
-                cause = RETRIED if batch.was_appended else SENT_AGAIN
-                batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
-            batch.attempts += 1
-            batch.sent, batch.sent_to = self.world.now, leader
-            batches.append(batch)
+            batches.append(self._take_one(partition, leader))
         return batches
+
+    def _take_one(self, partition: Partition, leader: Broker) -> ProducerBatch:
+        queue = self.queues[partition]
+        batch = queue.popleft()
+        del self.waiting[partition]
+        if queue:
+            self.waiting[partition] = None  # behind the others
+        self.in_flight[partition] += 1
+        if self.is_idempotent:
+            if batch.sequence < 0:
+                self.sequences[partition].number(batch, self.producer_id)
+                batch.is_transactional = self.transactions is not None
+        elif batch.attempts:
+            cause = RETRIED if batch.was_appended else SENT_AGAIN
+            batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
+        batch.attempts += 1
+        batch.sent, batch.sent_to = self.world.now, leader
+        return batch
 
     def flush(self) -> None:
         """Send everything now, whatever has lingered."""

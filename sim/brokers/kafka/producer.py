@@ -317,14 +317,14 @@ class Producer:
             self._abort(batch)
         for copy in blocked:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     def _abort(self, batch: ProducerBatch) -> None:
         batch.is_over = True
         self.buffered -= batch.memory
         for copy in batch.copies:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class Producer:
             self.transactions.failed()
             for copy in batch.copies:
                 self.messages.aborted(copy)
-                self.sender.refused(copy)
+                self.refuse(copy)
             return
         for copy in batch.copies:
             self._report_failure(copy, cause)
@@ -427,7 +427,12 @@ class Producer:
         if self._is_final:
             self.sender.returned(copy)
         else:
-            self.sender.refused(copy)
+            self.refuse(copy)
+
+    def refuse(self, copy: int) -> None:
+        """The application hears that what it sent is not stored; the library may have sent a copy of that since."""
+        message = self.messages.message_of(copy)
+        self.sender.refused(self.sender.resent.get(message, message))
 
     # -- timeouts ----------------------------------------------------------------------------------------------
 

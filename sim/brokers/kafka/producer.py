@@ -26,7 +26,7 @@ from sim.brokers.kafka.metadata import Metadata
 from sim.brokers.kafka.partitioner import next_partition, partition_of
 from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_LEADER, Partition
 from sim.brokers.kafka.sequences import Sequences
-from sim.brokers.kafka.settings import ProducerClient
+from sim.brokers.kafka.settings import ProducerClient, is_idempotent
 from sim.brokers.kafka.transactions import TransactionManager
 from sim.producing import Sender
 
@@ -326,14 +326,14 @@ class Producer:
             self._abort(batch)
         for copy in blocked:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     def _abort(self, batch: ProducerBatch) -> None:
         batch.is_over = True
         self.buffered -= batch.memory
         for copy in batch.copies:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -423,7 +423,7 @@ class Producer:
             self.transactions.failed()
             for copy in batch.copies:
                 self.messages.aborted(copy)
-                self.sender.refused(copy)
+                self.refuse(copy)
             return
         for copy in batch.copies:
             self._report_failure(copy, cause)
@@ -436,7 +436,12 @@ class Producer:
         if self._is_final:
             self.sender.returned(copy)
         else:
-            self.sender.refused(copy)
+            self.refuse(copy)
+
+    def refuse(self, copy: int) -> None:
+        """The application hears that what it sent is not stored; the library may have sent a copy of that since."""
+        message = self.messages.message_of(copy)
+        self.sender.refused(self.sender.resent.get(message, message))
 
     # -- timeouts ----------------------------------------------------------------------------------------------
 
@@ -497,38 +502,3 @@ class Producer:
     def restarted(self) -> None:
         """A new session."""
         self.metadata.start_empty()
-
-
-def is_idempotent(settings: ProducerClient) -> bool:
-    """Whether producer ids are used: as asked, or where acks, retries and in-flight allow it (section 2)."""
-    if settings.transactional or settings.enable_idempotence:
-        return True
-    return settings.enable_idempotence is None and idempotence_conflict(settings) is None
-
-
-def complaint(settings: ProducerClient) -> str | None:
-    """What the client library would refuse to begin with (a ConfigException)."""
-    name = "transactional" if settings.transactional else "enable_idempotence"
-    if settings.transactional and settings.enable_idempotence is False:
-        return "transactional needs enable_idempotence"
-    if (settings.transactional or settings.enable_idempotence) and (needs := idempotence_conflict(settings)):
-        return f"{name} needs {needs}"
-    least = settings.request_timeout + settings.linger
-    if settings.delivery_timeout < least:
-        return (
-            f"delivery_timeout, {settings.delivery_timeout:g} s, must not be less than request_timeout + linger,"
-            f" {least:g} s"
-        )
-    return None
-
-
-def idempotence_conflict(settings: ProducerClient) -> str | None:
-    """Which setting excludes an idempotent producer, if one does."""
-    if settings.acks != "all":
-        return f"acks: all, not {settings.acks}"
-    if not settings.retries:
-        return "retries, not 0"
-    if settings.max_in_flight_requests_per_connection > 5:
-        limit = settings.max_in_flight_requests_per_connection
-        return f"at most 5 max_in_flight_requests_per_connection, not {limit}"
-    return None

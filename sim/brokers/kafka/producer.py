@@ -69,7 +69,10 @@ class Producer:
         self._is_final = rule is None or (rule.timeout is None and rule.attempts is None)
         self.is_idempotent = is_idempotent(settings)
         self.transactions: TransactionManager | None = None
+        self._is_one_at_a_time = settings.max_in_flight_requests_per_connection == 1
+        self._is_free = not (self.is_idempotent or self._is_one_at_a_time)  # no batch waits for another
         self._linger, self._batch_size = settings.linger, settings.batch_size
+        self._ratio, self._memory = settings.compression_ratio, settings.buffer_memory
         self._largest = min(settings.max_request_size, settings.buffer_memory)
         self._lone_partition = topic.partitions[0] if len(topic.partitions) == 1 else None
         name = f"{sender.host.name}.{topic.name}"
@@ -107,7 +110,7 @@ class Producer:
         self._blocked: deque[int] = deque()  # copies whose send() waits for memory, or for the send() before
         self._blocked_since = math.inf  # since when the first of them does
         self._is_unblocking = False
-        self._look_at = math.inf
+        self.look_at = math.inf
         self._linger_until = -1.0  # what was created before that does not linger any more: flush()
 
     def begin_session(self, producer_id: int, epoch: int) -> None:
@@ -117,7 +120,7 @@ class Producer:
 
     def use_transactions(self, transactional_id: str, timeout: float, interval: float | None) -> None:
         """Write in transactions: committed every `interval` s, or by whoever calls `transactions.commit` (None)."""
-        self.is_idempotent = True
+        self.is_idempotent, self._is_free = True, False
         self.transactions = TransactionManager(self, transactional_id, timeout, interval)
 
     # -- send() ------------------------------------------------------------------------------------------------
@@ -139,35 +142,51 @@ class Producer:
 
     def _append(self, copy: int, size: int) -> bool:
         """Put a record into a batch; False if there is no memory for the new one that it needs (K-19)."""
-        if self.settings.compression_ratio != 1.0:
-            size = max(1, int(size * self.settings.compression_ratio))
-        partition = self._lone_partition or self._partition_of(copy)
+        if self._ratio != 1.0:
+            size = max(1, int(size * self._ratio))
+        partition, full = self._lone_partition or self._partition_of(copy), self._batch_size
         queue = self.queues[partition]
         batch = queue[-1] if queue else None
-        if batch is not None and not batch.attempts and batch.size + size <= self._batch_size:
+        if batch is not None and not batch.attempts and batch.size + size <= full:
             batch.copies.append(copy)
             batch.size += size
-            is_due = batch.size >= self._batch_size
+            is_due = batch.size >= full
         else:
-            memory = max(self._batch_size, size)
-            if self.buffered + memory > self.settings.buffer_memory:
+            memory = size if size > full else full
+            if self.buffered + memory > self._memory:
                 return False
             self.buffered += memory
-            queue.append(
-                ProducerBatch([copy], size, partition=partition, memory=memory, created=self.world.now)
-            )
-            self.waiting[partition] = None
-            if self._look_at == math.inf:
-                self.look_before(self.world.now + self.settings.delivery_timeout)
-            is_due = size >= self._batch_size or not self._linger
-            if not is_due:
-                self.host.call_later(self._linger, self.pump_to, partition)
-                is_due = batch is not None  # the one before is closed, then
+            now = self.world.now
+            new = ProducerBatch([copy], size, partition=partition, memory=memory, created=now)
+            is_due = size >= full or not self._linger
+            if is_due and batch is None and self._is_free and self._send_at_once(new):
+                is_due = False
+            else:
+                queue.append(new)
+                self.waiting[partition] = None
+                if self.look_at == math.inf:
+                    self.look_before(self.world.now + self.settings.delivery_timeout)
+                if not is_due:
+                    self.host.call_later(self._linger, self.pump_to, partition)
+                    is_due = batch is not None  # the one before is closed, then
         if self._lone_partition is None:
             self.messages.scoped(copy, partition.number)
             self._sticky_bytes += size
         if is_due:
             self.pump_to(partition)
+        return True
+
+    def _send_at_once(self, batch: ProducerBatch) -> bool:
+        """The way of most where batches are of one record: nothing waits, and the leader's connection has room."""
+        leader, now = self.metadata.leaders[batch.partition], self.world.now
+        if self.waiting or leader is None or now >= self.metadata.expires_at:
+            return False
+        lane = self.lanes[leader]
+        if not lane.has_room():
+            return False
+        self.in_flight[batch.partition] += 1
+        batch.attempts, batch.sent, batch.sent_to = 1, now, leader
+        lane.request([batch])
         return True
 
     def _partition_of(self, copy: int) -> Partition:
@@ -250,7 +269,7 @@ class Producer:
                 queue = self.queues[partition]
                 batch = queue[0]
                 is_rested = now >= batch.not_before or batch.sent_to is not leader  # KIP-951
-                if is_rested and self._may_send(partition, batch):
+                if is_rested and (self._is_free or self._may_send(partition, batch)):
                     partitions.append(partition)
                     is_due = is_due or self._is_due(queue)
         return self._take(partitions, leader) if is_due else []
@@ -268,7 +287,7 @@ class Producer:
         )
 
     def _may_send(self, partition: Partition, batch: ProducerBatch) -> bool:
-        if self.settings.max_in_flight_requests_per_connection == 1 and self.in_flight[partition]:
+        if self._is_one_at_a_time and self.in_flight[partition]:
             return False  # K-14: one after the other, so that a retry keeps the order
         if self.is_idempotent and not self.sequences[partition].may_send(batch):
             return False
@@ -447,14 +466,14 @@ class Producer:
 
     def look_before(self, due: float) -> None:
         """Look at the timeouts at `due` (s) at the latest."""
-        if due < self._look_at:
-            self._look_at = due
+        if due < self.look_at:
+            self.look_at = due
             self.host.call_at(due, self._look, due)
 
     def _look(self, due: float) -> None:
-        if due != self._look_at:
+        if due != self.look_at:
             return  # it was done sooner
-        self._look_at = math.inf
+        self.look_at = math.inf
         now, timeout = self.world.now, self.settings.delivery_timeout
         for partition, queue in self.queues.items():
             while queue and now >= queue[0].created + timeout:

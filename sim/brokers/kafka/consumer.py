@@ -84,6 +84,7 @@ class Consumer:
             connected=self._connected,
             silent=lambda: group.silent(self),
         )
+        self.world.call_later(0.0, self._begin)
         group.clients.append(self)
         self.host.residents.append(self)
         self.output: TransactionManager | None = None
@@ -114,6 +115,7 @@ class Consumer:
         self.position: Positions = {}
         self.committed: Positions = {}
         self.epochs: dict[Partition, int] = {}  # leader epochs of the records last fetched
+        self.polled_epochs: dict[Partition, int] = {}  # and last polled: they go with commits (KIP-320)
         self.buffer: deque[Fetched] = deque()  # fetched, not polled
         self.buffered: dict[Partition, None] = {}
         self.batch: deque[Record] = deque()  # polled, not handed to a handler yet
@@ -138,14 +140,13 @@ class Consumer:
         self._is_watched = False
 
     def _connected(self) -> None:
-        """The coordinator can be reached."""
-        if not self._is_begun:
-            self._begin()
-        else:
-            self.membership.connected()
+        """The coordinator can be reached (again)."""
+        self.membership.connected()
 
     def _begin(self) -> None:
         """The application subscribes, and calls poll() for the first time."""
+        if self._is_begun or not self.host.is_up:
+            return
         self._is_begun = self._is_polling = True
         self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
         self.membership.start()
@@ -181,8 +182,10 @@ class Consumer:
             self.assigned.pop(partition, None)
             self.buffered.pop(partition, None)
             self.kept.pop(partition, None)
-            for positions in (self.fetch_from, self.position, self.committed, self.epochs, self.done):
+            for positions in (self.fetch_from, self.position, self.committed, self.done):
                 positions.pop(partition, None)
+            self.epochs.pop(partition, None)
+            self.polled_epochs.pop(partition, None)
         self.buffer = deque(part for part in self.buffer if part.partition not in gone)
         self.batch = deque((None, n, copy) if p in gone else (p, n, copy) for p, n, copy in self.batch)
         for copy, (partition_of, offset) in self.at_work.items():
@@ -198,6 +201,7 @@ class Consumer:
                 self._reset(partition, 0)
             else:
                 offset, self.epochs[partition] = found
+                self.polled_epochs[partition] = found[1]
                 self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
         self.fetch_all()
 
@@ -205,6 +209,7 @@ class Consumer:
         """K-40: no valid offset: ask the leader where to begin, or raise NoOffsetForPartition."""
         self.position.pop(partition, None)
         self.epochs.pop(partition, None)
+        self.polled_epochs.pop(partition, None)
         if self.settings.auto_offset_reset == "none":
             self.fetch_from.pop(partition, None)
             self._raise()
@@ -300,6 +305,7 @@ class Consumer:
                     limit -= 1
                 offset += 1
             self.position[partition] = offset
+            self.polled_epochs[partition] = part.epoch
             part.taken = last
             if last == len(records):
                 buffer.popleft()
@@ -429,15 +435,18 @@ class Consumer:
     def _ask_to_commit(self, offsets: Positions, then: Callable[[], Any] | None) -> None:
         offsets = {p: offset for p, offset in offsets.items() if p in self.assigned}
         told = partial(self._commit_told, offsets, then)
+        with_epochs = {p: (offset, self.polled_epochs.get(p, -1)) for p, offset in offsets.items()}
         membership = self.membership
         if membership.member is None:
             told(UNKNOWN_MEMBER)  # CommitFailed, without asking: it has left
         elif not offsets:
             told(NO_ERROR)
         elif self.output is not None:
-            self.output.commit((self.group, membership.epoch, membership.member, offsets), told)
+            self.output.commit((self.group, membership.epoch, membership.member, with_epochs), told)
         else:
-            self.coordinator.ask(self.group.commit, membership.member, membership.epoch, offsets, then=told)
+            self.coordinator.ask(
+                self.group.commit, membership.member, membership.epoch, with_epochs, then=told
+            )
 
     def _commit_told(self, offsets: Positions, then: Callable[[], Any] | None, error: str) -> None:
         if error == NOT_LEADER:  # the coordinator has moved
@@ -587,12 +596,14 @@ class Consumer:
             if self.fetch_from[partition] == RESET:
                 self._begin_at(partition, part.start)
         elif part.error != DIVERGED:  # K-40, K-41
-            self._reset(partition, self.position.get(partition, 0))
+            known = self.group.delivered_to.get(partition, 0)  # less, if the log was cut off
+            self._reset(partition, min(known, self.position.get(partition, 0)))
         elif self.settings.auto_offset_reset == "none":  # LogTruncation
             self._raise()
         else:
             self.fetch_from[partition] = self.position[partition] = part.start
             self.epochs.pop(partition, None)
+            self.polled_epochs.pop(partition, None)
 
     # -- failure -----------------------------------------------------------------------------------------------
 
@@ -618,6 +629,7 @@ class Consumer:
         self.has_raised = has_raised
 
     def restarted(self) -> None:
-        """Another member, once it reaches the coordinator."""
+        """Another member."""
         self.has_raised = False
         self.metadata.start_empty()
+        self._begin()

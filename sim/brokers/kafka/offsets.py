@@ -33,13 +33,11 @@ class CommittedOffsets:
         self._number = 0
         topic.on_led, topic.on_compacted = self._read, self._compacted
 
-    def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
+    def commit(self, group: str, offsets: Committed, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
         for partition in offsets:
             self.ever[group, partition] = None
-        self._write(
-            group, {p: (offset, p.log().epoch_at(offset - 1)) for p, offset in offsets.items()}, answer
-        )
+        self._write(group, offsets, answer)
 
     def forget(self, group: str) -> None:
         """Its offsets have expired (K-40)."""

@@ -10,7 +10,7 @@ from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.controller import Controller
 from sim.brokers.kafka.log import Batch, LogConfig
 from sim.brokers.kafka.offsets import CommittedOffsets
-from sim.brokers.kafka.replication import Answer, Partition, Topic
+from sim.brokers.kafka.replication import NOT_LEADER, Answer, Partition, Topic
 from sim.brokers.kafka.settings import Channel, ConsumerClient
 from sim.brokers.kafka.transactions import TransactionCoordinator
 from sim.connection import Connection
@@ -105,6 +105,7 @@ class Cluster:
         settings = self.settings
         names = {"opened": "client_opened", "broken": "client_broken"}
         rule = Sessions(settings.replica_fetch_wait_max, FETCH_TIMEOUT)
+        accepts = {} if server is self.controller else {"accepts": lambda: server.is_serving}
         if server is self.controller:
             rule = Sessions(settings.broker_heartbeat_interval, settings.broker_session_timeout)
         connection = self.sim.network.connection(
@@ -115,6 +116,7 @@ class Cluster:
             tcp=replace(self.sim.network.settings.tcp, heartbeat=None, reconnect=0.05, reconnect_max=1.0),
             heartbeats=rule,
             **{names.get(name, name): function for name, function in told.items()},
+            **accepts,
         )
         for stream in (connection.there, connection.back):
             stream.settings = replace(stream.settings, delay=settings.broker_delay)
@@ -140,6 +142,7 @@ class Cluster:
             heartbeats=Sessions(settings.fetch_max_wait, settings.request_timeout)
             if isinstance(settings, ConsumerClient)
             else None,
+            accepts=lambda: server.is_serving,
             **told,
         )
         connection.keep_open()
@@ -192,13 +195,15 @@ class InternalTopic:
         return leader
 
     def write(self, number: int, answer: Answer) -> None:
-        """The coordinator writes a record, like any other with acks=all; without a coordinator nothing happens."""
+        """The coordinator writes a record, like any other with acks=all; one that was deposed meanwhile is refused."""
         broker = self.coordinator
         if broker is not None:
             broker.produce(self.partition, Batch([number], 64), "all", answer)
             is_long = len(broker.logs[self.partition].records) >= self._compacts_at
             if is_long and self.on_compacted is not None:
                 self._compact(broker)
+        else:
+            answer(NOT_LEADER, -1, self.world.now)
 
     def _compact(self, leader: Broker) -> None:
         """Forget what all replicas have, and can never lose."""

@@ -124,6 +124,7 @@ class Consumer:
         ] = {}  # polled, to be tried again; and the position then
         self.at_work: dict[int, tuple[Partition | None, int]] = {}  # at handlers: where a copy is from
         self.done: Positions = {}  # offsets below were processed, unless they are still at work
+        self.leaderless: dict[Partition, None] = {}  # whose leader has said that it is none
         self.has_raised = False
         self._reset_from: Positions = {}  # for the books: offsets below were read before a reset
         self._is_begun = False
@@ -203,6 +204,7 @@ class Consumer:
                 offset, self.epochs[partition] = found
                 self.polled_epochs[partition] = found[1]
                 self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
+                self.group.reads_from(partition, offset)
         self.fetch_all()
 
     def _reset(self, partition: Partition, read_before: int) -> None:
@@ -220,6 +222,7 @@ class Consumer:
     def _begin_at(self, partition: Partition, offset: int) -> None:
         """The leader's answer to that. Of what is skipped the books hear why."""
         self.fetch_from[partition] = self.position[partition] = offset
+        self.group.reads_from(partition, offset)
         log = partition.log()
         if self.settings.auto_offset_reset == "latest":
             for copy in log.read(max(log.start, self._reset_from[partition]), offset):
@@ -548,7 +551,7 @@ class Consumer:
         return {
             partition: (offset, epochs.get(partition, -1))
             for partition, offset in self.fetch_from.items()
-            if leaders[partition] is broker and partition not in buffered
+            if leaders[partition] is broker and partition not in buffered and partition not in self.leaderless
         }
 
     def fetched(self, part: Fetched) -> None:
@@ -588,8 +591,9 @@ class Consumer:
         """A partition in a fetch response could not be read."""
         partition = part.partition
         if part.error == NOT_LEADER:
-            self.host.call_later(RETRY_BACKOFF, self.metadata.refresh)
-            self.host.call_later(RETRY_BACKOFF, self.fetch_all)
+            if partition not in self.leaderless:
+                self.leaderless[partition] = None  # it is not asked for until the back-off is over
+                self.host.call_later(RETRY_BACKOFF, self._look_for_leader, partition)
         elif partition not in self.fetch_from:
             return
         elif part.error == LISTED:
@@ -602,8 +606,14 @@ class Consumer:
             self._raise()
         else:
             self.fetch_from[partition] = self.position[partition] = part.start
+            self.group.reads_from(partition, part.start)
             self.epochs.pop(partition, None)
             self.polled_epochs.pop(partition, None)
+
+    def _look_for_leader(self, partition: Partition) -> None:
+        self.leaderless.pop(partition, None)
+        self.metadata.refresh()
+        self.fetch_all()
 
     # -- failure -----------------------------------------------------------------------------------------------
 

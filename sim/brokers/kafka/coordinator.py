@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.brokers.kafka.replication import NO_COPY
 from sim.connection import Connection
 from sim.host import Host
+from sim.kernel import Timeouts
 from sim.network import Hop
 
 if TYPE_CHECKING:
@@ -59,7 +61,14 @@ class CoordinatorLink:
         self._number = 0
         self._asked: dict[int, Request] = {}
         self._is_check_due = False
+        self._open: dict[Broker, bool] = {}  # as far as the client knows
+        self._start_timeouts()
         self._links = {broker: self._link(broker) for broker in topic.partition.replicas}
+
+    def _start_timeouts(self) -> None:
+        """request.timeout.ms; a member of a group has the silence of its session to go by."""
+        limit = self._settings.request_timeout if self._session is None else math.inf
+        self._timeouts: Timeouts[int] = Timeouts(self.host, limit, self._timed_out)
 
     def _link(self, broker: Broker) -> Connection:
         hop = Hop("coordinator")
@@ -78,6 +87,7 @@ class CoordinatorLink:
         return connection
 
     def _opened(self, broker: Broker) -> None:
+        self._open[broker] = True
         if broker is self.topic.partition.leader:
             for number in list(self._asked):
                 self._send(number)
@@ -125,10 +135,11 @@ class CoordinatorLink:
         if request is None or request.broker is not None:
             return
         broker = self.topic.partition.leader
-        if broker is None or not self._links[broker].is_established:
+        if broker is None or not self._open.get(broker):
             self.host.call_later(RETRY_BACKOFF, self._send, number)
             return
         request.broker, request.sent_at = broker, self.world.now
+        self._timeouts.add(number)
         self._links[broker].there.send(self._arrives, NO_COPY, broker, number, request.handler, request.args)
         if not self._is_check_due:
             self._is_check_due = True
@@ -164,7 +175,13 @@ class CoordinatorLink:
     def _answered(self, _copy: int, number: int, values: tuple[Any, ...]) -> None:
         request = self._asked.pop(number, None)
         if request is not None:
+            self._timeouts.remove(number)
             request.then(*values)
+
+    def _timed_out(self, number: int) -> None:
+        request = self._asked.get(number)
+        if request is not None and request.broker is not None:
+            self._links[request.broker].broken(self.host)
 
     def _refused(self, _copy: int, number: int) -> None:
         """NOT_COORDINATOR."""
@@ -172,14 +189,19 @@ class CoordinatorLink:
             self._send_later(number)
 
     def _broken(self, broker: Broker) -> None:
+        self._open[broker] = False
         for number, request in self._asked.items():
             if request.broker is broker:
                 self._send_later(number)
 
     def _send_later(self, number: int) -> None:
         self._asked[number].broker = None
+        self._timeouts.remove(number)
         self.host.call_later(RETRY_BACKOFF, self._send, number)
 
     def forget(self) -> None:
-        """The client's process has died."""
+        """The client's process has died, or wants none of the answers any more."""
+        if not self.host.is_up:
+            self._open.clear()
         self._asked.clear()
+        self._start_timeouts()

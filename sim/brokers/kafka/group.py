@@ -192,11 +192,12 @@ class Group:
         """Records that it would still be given."""
         log = partition.log()
         start = self.committed(partition)
-        if start is None:
+        if start is None or start < log.start:  # out of range is as good as none (K-41)
             if self.clients and all(client.has_raised for client in self.clients):
                 self._give_up(partition)
                 return
-            positions = [c.position[partition] for c in self.clients if partition in c.position]
+            clients = [c for c in self.clients if partition in c.position]
+            positions = [log.agreed_end(c.position[partition], c.epochs.get(partition, -1)) for c in clients]
             start = min(positions, default=log.start)
         start = max(log.start, start)
         for copy in log.without_aborted(start, log.read(start, log.end)):
@@ -218,6 +219,16 @@ class Group:
     def redelivered(self, partition: Partition, copy: int) -> int:
         """A record arrives at a member once more; returns the copy that this makes."""
         return self.pairs.requeue(copy, self.cause_of_rewind.get(partition, NOT_COMMITTED))
+
+    def reads_from(self, partition: Partition, offset: int) -> None:
+        """A member goes on from there: what was sent before that waits again, or what waited is passed over."""
+        sent_to, log = self.sent_to.get(partition, 0), partition.log()
+        first, last = sorted((max(sent_to, log.start), max(offset, log.start)))
+        if first < last:
+            copies = [copy for copy in log.read(first, min(last, log.end)) if copy > ABORT]
+            step = 1 if offset < sent_to else -1
+            self.pairs.queue_steps += [(self.world.now, step)] * len(copies)
+        self.sent_to[partition] = offset
 
     def truncated(self, partition: Partition, end: int, epoch: int) -> None:
         """A new leader, of that epoch, whose log ends there: what lies at these offsets from now on was never sent."""

@@ -170,7 +170,7 @@ class Leadership:
         if is_ok:
             self.answer_when_safe(offset, count, acks, answer, at)
         else:
-            answer(STORAGE_ERROR, -1, at)
+            answer(STORAGE_ERROR, offset, at)
 
     def answer_when_safe(self, offset: int, count: int, acks: str, answer: Answer, at: float) -> None:
         """Answer a write: at once, or for acks=all when everybody in the ISR has it (K-10)."""
@@ -328,6 +328,7 @@ class Fetcher:
         self._changed.clear()
 
     def _opened(self) -> None:
+        self._gone()  # the leader has a new session, also if its process died with the old one
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
             self._fetch()
@@ -347,7 +348,7 @@ class Fetcher:
 
     def _gone(self) -> None:
         """The follower's connection is over, and its fetch session."""
-        self._is_waiting = False
+        self._is_waiting = self._is_woken = False
         self._session.clear()
         self._news.clear()
 

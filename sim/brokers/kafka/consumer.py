@@ -192,6 +192,7 @@ class Consumer:
         for copy, (partition_of, offset) in self.at_work.items():
             if partition_of in gone:
                 self.at_work[copy] = (None, offset)
+        self.fetch_all()  # what was buffered of it keeps no other partition waiting
 
     def _offsets_told(self, offsets: dict[Partition, tuple[int, int] | None]) -> None:
         """K-40: start from the committed offset, or from where auto.offset.reset says."""
@@ -599,6 +600,7 @@ class Consumer:
         elif part.error == LISTED:
             if self.fetch_from[partition] == RESET:
                 self._begin_at(partition, part.start)
+                self.epochs[partition] = self.polled_epochs[partition] = part.epoch
         elif part.error != DIVERGED:  # K-40, K-41
             known = self.group.delivered_to.get(partition, 0)  # less, if the log was cut off
             self._reset(partition, min(known, self.position.get(partition, 0)))
@@ -607,8 +609,7 @@ class Consumer:
         else:
             self.fetch_from[partition] = self.position[partition] = part.start
             self.group.reads_from(partition, part.start)
-            self.epochs.pop(partition, None)
-            self.polled_epochs.pop(partition, None)
+            self.epochs[partition] = self.polled_epochs[partition] = part.epoch
 
     def _look_for_leader(self, partition: Partition) -> None:
         self.leaderless.pop(partition, None)

@@ -298,17 +298,20 @@ def test_K40_offsets_expire_without_members(monkeypatch: pytest.MonkeyPatch) -> 
     assert missed.causes == {("lost", "offset_reset_latest"): 1} and missed.places()[3] == "lost"
 
 
-def test_K40_a_log_that_was_truncated_is_read_on_from_where_it_diverged() -> None:
-    """KIP-320: the leader loses power and with it its tail; what comes at the same offsets then is read, too."""
+@pytest.mark.parametrize("reset", ["earliest", "latest"])
+def test_K40_a_log_that_was_cut_off_is_read_on_from_where_it_diverged(reset: str) -> None:
+    """KIP-320: the disk of the only replica is lost; what comes at its offsets then is read, whatever the reset."""
+    times = [START + STEP * i for i in range(60)]
     told = kafka(
-        producer={"acks": "1"},
-        messages=20,
-        faults=[{"machine_crash": "orders", "at": START + 1.05, "lasting": "500 ms"}],
+        channel={"nodes": 3, "offsets_replication_factor": 3},
+        producer=at(*times, 40.0),
+        service={"auto_offset_reset": reset, "enable_auto_commit": True},
+        messages=61,
+        faults=[{"disk_loss": "orders.1", "at": START + 2.05, "lasting": "1 s"}],
     )
-    assert told["unique"] + told["lost"] == 20
-    assert told["duplicates"] == 0
-    late = [m for m in range(20) if books(told).created[m] > START + 2.0]
-    assert {told.places()[m] for m in late} <= {"unique"}
+    after = [m for m in range(61) if books(told).created[m] > START + 2.05]
+    assert {told.places()[m] for m in after} == {"unique"}
+    assert told["duplicates"] == 0 and set(told.causes) <= {("lost", "disk_lost")}
 
 
 # -- K-43: fetching -------------------------------------------------------------------------------------------------

@@ -191,6 +191,19 @@ def test_K33_who_died_while_nobody_coordinated_is_missed_all_the_same() -> None:
     )  # the new coordinator gives everybody a whole session's time
 
 
+def test_K33_a_member_joins_although_nobody_coordinates_when_it_starts() -> None:
+    world = Driven(
+        channel={"nodes": 3, "replication_factor": 3, "min_insync_replicas": 2},
+        faults=[
+            {"crash": "billing.1", "at": 20.0, "lasting": "2 s"},
+            {"pause": "orders.1", "at": 21.0, "lasting": "200 s"},
+        ],
+        duration="200 s",
+    )
+    world.run(until=120.0)
+    assert [len(c.assigned) for c in world.broker.groups[0].clients] == [1]
+
+
 # -- K-34: rebalances -----------------------------------------------------------------------------------------------
 
 
@@ -321,6 +334,18 @@ def test_K34_kip_848_has_no_delay_and_no_barrier() -> None:
     world = Driven(channel={"partitions": 3}, service={"consumers": 1, **KIP_848})
     world.run(until=ROUND_TRIPS)
     assert len(world.broker.groups[0].clients[0].assigned) == 3
+
+
+def test_K34_what_was_fetched_of_a_revoked_partition_keeps_no_other_waiting() -> None:
+    """A process that starts again under KIP-848: partitions move twice, and all are read to their ends."""
+    told = kafka(
+        channel={"partitions": 4, "nodes": 3, "replication_factor": 3, "min_insync_replicas": 2},
+        producer={"keys": KEYS, "arrivals": {"deterministic": "100/s"}},
+        service={"consumers": 3, "enable_auto_commit": True, "max_poll_records": 5, **KIP_848},
+        faults=[{"crash": "billing.2", "at": 10.5, "lasting": "2 s"}],
+        duration="20 s",
+    )
+    assert told["unique"] == told["published"] and told["in_flight"] == 0
 
 
 # -- K-35: max.poll.interval.ms -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sim.scenario import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.kafka import HOP, RF3, START, Driven, at, at_once, books, deliveries, kafka
 
@@ -243,3 +244,9 @@ def test_K50_read_committed_leaves_out_what_was_aborted() -> None:
     )
     assert told["aborted"] > 0 and told["phantom"] == 0
     assert told["in_flight"] == 0
+
+
+def test_K50_a_share_group_has_no_offsets_to_speak_of() -> None:
+    for setting in ({"auto_offset_reset": "none"}, {"transactional": True}, {"hands_off": True}):
+        with pytest.raises(ScenarioError, match="share group"):
+            share(service=setting)

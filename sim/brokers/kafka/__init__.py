@@ -55,7 +55,15 @@ def _check_config(config: Config, name: str) -> str | None:
     if replicas > nodes:
         return f"replication_factor {replicas} needs as many nodes; there are {nodes}"
     for service, consumer in config.services.items():
-        if consumer.app.channel == name and consumer.client.transactional:
+        if consumer.app.channel != name:
+            continue
+        if consumer.client.group_protocol == "share":
+            wrong = [key for key in ("transactional", "hands_off") if getattr(consumer.client, key)]
+            if consumer.client.auto_offset_reset == "none":
+                wrong.append("auto_offset_reset: none")
+            if wrong:
+                return f"{service} is a share group: it has no {wrong[0]}"
+        if consumer.client.transactional:
             publishes = consumer.app.publishes
             if publishes is None or cluster_of(config, publishes.channel) != owner:
                 return f"{service} is transactional, so it must publish to a topic of the same cluster"

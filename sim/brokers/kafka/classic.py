@@ -132,12 +132,15 @@ class ClassicGroup(Group):
         for answer in syncing.values():
             answer(REBALANCE_IN_PROGRESS, [])
         for member in self.members:
-            if member not in self._joining:
-                wait = self.next_heartbeat(member)
-                self.coordinator.call_later(wait, self._tell_to_rejoin, member)
+            self.tell_again(member)
         self._rebalance += 1
         self.coordinator.call_later(self.settings.max_poll_interval, self._time_is_up, self._rebalance)
         self._complete_if_all()
+
+    def tell_again(self, member: Member) -> None:
+        """A rebalance is going on."""
+        if self.state is State.PREPARING and member not in self._joining:
+            self.coordinator.call_later(self.next_heartbeat(member), self._tell_to_rejoin, member)
 
     def _tell_to_rejoin(self, member: Member) -> None:
         if self.state is State.PREPARING and member in self.members and member not in self._joining:

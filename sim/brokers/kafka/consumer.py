@@ -84,6 +84,7 @@ class Consumer:
             connected=self._connected,
             silent=lambda: group.silent(self),
         )
+        self.world.call_later(0.0, self._begin)
         group.clients.append(self)
         self.host.residents.append(self)
         self.output: TransactionManager | None = None
@@ -114,6 +115,7 @@ class Consumer:
         self.position: Positions = {}
         self.committed: Positions = {}
         self.epochs: dict[Partition, int] = {}  # leader epochs of the records last fetched
+        self.polled_epochs: dict[Partition, int] = {}  # and last polled: they go with commits (KIP-320)
         self.buffer: deque[Fetched] = deque()  # fetched, not polled
         self.buffered: dict[Partition, None] = {}
         self.batch: deque[Record] = deque()  # polled, not handed to a handler yet
@@ -122,6 +124,7 @@ class Consumer:
         ] = {}  # polled, to be tried again; and the position then
         self.at_work: dict[int, tuple[Partition | None, int]] = {}  # at handlers: where a copy is from
         self.done: Positions = {}  # offsets below were processed, unless they are still at work
+        self.leaderless: dict[Partition, None] = {}  # whose leader has said that it is none
         self.has_raised = False
         self._reset_from: Positions = {}  # for the books: offsets below were read before a reset
         self._is_begun = False
@@ -138,14 +141,13 @@ class Consumer:
         self._is_watched = False
 
     def _connected(self) -> None:
-        """The coordinator can be reached."""
-        if not self._is_begun:
-            self._begin()
-        else:
-            self.membership.connected()
+        """The coordinator can be reached (again)."""
+        self.membership.connected()
 
     def _begin(self) -> None:
         """The application subscribes, and calls poll() for the first time."""
+        if self._is_begun or not self.host.is_up:
+            return
         self._is_begun = self._is_polling = True
         self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
         self.membership.start()
@@ -181,13 +183,16 @@ class Consumer:
             self.assigned.pop(partition, None)
             self.buffered.pop(partition, None)
             self.kept.pop(partition, None)
-            for positions in (self.fetch_from, self.position, self.committed, self.epochs, self.done):
+            for positions in (self.fetch_from, self.position, self.committed, self.done):
                 positions.pop(partition, None)
+            self.epochs.pop(partition, None)
+            self.polled_epochs.pop(partition, None)
         self.buffer = deque(part for part in self.buffer if part.partition not in gone)
         self.batch = deque((None, n, copy) if p in gone else (p, n, copy) for p, n, copy in self.batch)
         for copy, (partition_of, offset) in self.at_work.items():
             if partition_of in gone:
                 self.at_work[copy] = (None, offset)
+        self.fetch_all()  # what was buffered of it keeps no other partition waiting
 
     def _offsets_told(self, offsets: dict[Partition, tuple[int, int] | None]) -> None:
         """K-40: start from the committed offset, or from where auto.offset.reset says."""
@@ -198,6 +203,7 @@ class Consumer:
                 self._reset(partition, 0)
             else:
                 offset, self.epochs[partition] = found
+                self.polled_epochs[partition] = found[1]
                 self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
                 self.group.reads_from(partition, offset)
         self.fetch_all()
@@ -206,6 +212,7 @@ class Consumer:
         """K-40: no valid offset: ask the leader where to begin, or raise NoOffsetForPartition."""
         self.position.pop(partition, None)
         self.epochs.pop(partition, None)
+        self.polled_epochs.pop(partition, None)
         if self.settings.auto_offset_reset == "none":
             self.fetch_from.pop(partition, None)
             self._raise()
@@ -302,6 +309,7 @@ class Consumer:
                     limit -= 1
                 offset += 1
             self.position[partition] = offset
+            self.polled_epochs[partition] = part.epoch
             part.taken = last
             if last == len(records):
                 buffer.popleft()
@@ -431,15 +439,18 @@ class Consumer:
     def _ask_to_commit(self, offsets: Positions, then: Callable[[], Any] | None) -> None:
         offsets = {p: offset for p, offset in offsets.items() if p in self.assigned}
         told = partial(self._commit_told, offsets, then)
+        with_epochs = {p: (offset, self.polled_epochs.get(p, -1)) for p, offset in offsets.items()}
         membership = self.membership
         if membership.member is None:
             told(UNKNOWN_MEMBER)  # CommitFailed, without asking: it has left
         elif not offsets:
             told(NO_ERROR)
         elif self.output is not None:
-            self.output.commit((self.group, membership.epoch, membership.member, offsets), told)
+            self.output.commit((self.group, membership.epoch, membership.member, with_epochs), told)
         else:
-            self.coordinator.ask(self.group.commit, membership.member, membership.epoch, offsets, then=told)
+            self.coordinator.ask(
+                self.group.commit, membership.member, membership.epoch, with_epochs, then=told
+            )
 
     def _commit_told(self, offsets: Positions, then: Callable[[], Any] | None, error: str) -> None:
         if error == NOT_LEADER:  # the coordinator has moved
@@ -541,7 +552,7 @@ class Consumer:
         return {
             partition: (offset, epochs.get(partition, -1))
             for partition, offset in self.fetch_from.items()
-            if leaders[partition] is broker and partition not in buffered
+            if leaders[partition] is broker and partition not in buffered and partition not in self.leaderless
         }
 
     def fetched(self, part: Fetched) -> None:
@@ -581,21 +592,29 @@ class Consumer:
         """A partition in a fetch response could not be read."""
         partition = part.partition
         if part.error == NOT_LEADER:
-            self.host.call_later(RETRY_BACKOFF, self.metadata.refresh)
-            self.host.call_later(RETRY_BACKOFF, self.fetch_all)
+            if partition not in self.leaderless:
+                self.leaderless[partition] = None  # it is not asked for until the back-off is over
+                self.host.call_later(RETRY_BACKOFF, self._look_for_leader, partition)
         elif partition not in self.fetch_from:
             return
         elif part.error == LISTED:
             if self.fetch_from[partition] == RESET:
                 self._begin_at(partition, part.start)
+                self.epochs[partition] = self.polled_epochs[partition] = part.epoch
         elif part.error != DIVERGED:  # K-40, K-41
-            self._reset(partition, self.position.get(partition, 0))
+            known = self.group.delivered_to.get(partition, 0)  # less, if the log was cut off
+            self._reset(partition, min(known, self.position.get(partition, 0)))
         elif self.settings.auto_offset_reset == "none":  # LogTruncation
             self._raise()
         else:
             self.fetch_from[partition] = self.position[partition] = part.start
             self.group.reads_from(partition, part.start)
-            self.epochs.pop(partition, None)
+            self.epochs[partition] = self.polled_epochs[partition] = part.epoch
+
+    def _look_for_leader(self, partition: Partition) -> None:
+        self.leaderless.pop(partition, None)
+        self.metadata.refresh()
+        self.fetch_all()
 
     # -- failure -----------------------------------------------------------------------------------------------
 
@@ -621,6 +640,7 @@ class Consumer:
         self.has_raised = has_raised
 
     def restarted(self) -> None:
-        """Another member, once it reaches the coordinator."""
+        """Another member."""
         self.has_raised = False
         self.metadata.start_empty()
+        self._begin()

@@ -28,7 +28,8 @@ Positions = dict[Partition, tuple[int, int]]  # offset, and leader epoch of the 
 class Fetched:
     """Records of one partition in a fetch response, from offset `start` on; `error` stands for what else it may say.
 
-    `epoch` is the leader epoch of the last one; with DIVERGED and LISTED `start` is where to go on.
+    `epoch` is the leader epoch of the last one; with DIVERGED and LISTED `start` is where to go on, and `epoch` that of
+    the record before it.
     """
 
     partition: Partition
@@ -250,11 +251,12 @@ class FetchSession:
         end = leadership.readable_end(self._isolation)
         if offset == RESET:
             is_latest = self.consumer.settings.auto_offset_reset == "latest"
-            return Fetched(partition, end if is_latest else log.start, [], -1, LISTED)
+            start = end if is_latest else log.start
+            return Fetched(partition, start, [], log.epoch_at(start - 1), LISTED)
         if epoch != log.last_epoch or offset > log.end:
             agreed = log.agreed_end(offset, epoch)
             if agreed < offset:
-                return Fetched(partition, agreed, [], -1, DIVERGED)
+                return Fetched(partition, agreed, [], log.epoch_at(agreed - 1), DIVERGED)
         if log.start <= offset < end:
             records = log.read(offset, end, limit)
             if self._isolation == "read_committed" and log.has_transactions:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sim.brokers.kafka.causes import NO_OFFSET, NOT_COMMITTED
 from sim.brokers.kafka.coordinator import RETRY_BACKOFF, CoordinatorLink
 from sim.brokers.kafka.log import ABORT
-from sim.brokers.kafka.offsets import Positions
+from sim.brokers.kafka.offsets import Committed, Positions
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.ledger import Pairs
@@ -90,6 +90,10 @@ class Group:
         """A member leaves at once: close(), or max.poll.interval.ms is over (K-33, K-35)."""
         raise NotImplementedError
 
+    def tell_again(self, member: Member) -> None:
+        """What a member has to know, with its next heartbeat."""
+        raise NotImplementedError
+
     def refusal(self, member: Member, epoch: int) -> str | None:
         """Why a member may not commit; None if it may."""
         raise NotImplementedError
@@ -144,11 +148,13 @@ class Group:
             self.offsets.forget(self.name)
 
     def _coordinator_moved(self) -> None:
+        """A new coordinator: who is not heard has a whole session's time, and what others were told may be lost."""
         for member in list(self.members):
             if self.is_beating(member):
                 self.heard(member)
             else:
                 self.expect(member, self.world.now)
+            self.tell_again(member)
 
     def is_beating(self, member: Member) -> bool:
         """Whether heartbeats come from a member: from the process that it is, and over a way that is open."""
@@ -161,7 +167,7 @@ class Group:
 
     # -- offsets -----------------------------------------------------------------------------------------------
 
-    def commit(self, member: Member, epoch: int, offsets: Positions, answer: Answer) -> None:
+    def commit(self, member: Member, epoch: int, offsets: Committed, answer: Answer) -> None:
         """OffsetCommit: refused from a member that the group has gone on without (K-35)."""
         error = self.refusal(member, epoch)
         if error is not None:

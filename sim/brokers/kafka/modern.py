@@ -65,15 +65,16 @@ class ConsumerGroup(Group):
         self.epoch += 1
         self.target = sticky(list(self.members), self.topic.partitions, self.target)
         for member in self.members:
-            self._tell_later(member)
+            self.tell_again(member)
 
     def _notify(self, partitions: list[Partition]) -> None:
         """Partitions are free."""
         for member, target in self.target.items():
             if any(p in target for p in partitions):
-                self._tell_later(member)
+                self.tell_again(member)
 
-    def _tell_later(self, member: Member) -> None:
+    def tell_again(self, member: Member) -> None:
+        """Its epoch and share, with its next heartbeat."""
         if member not in self._has_news:
             self._has_news[member] = None
             self.coordinator.call_later(self.next_heartbeat(member), self._tell, member)
@@ -84,7 +85,7 @@ class ConsumerGroup(Group):
         if member not in self.members:
             return
         if not self.is_beating(member):
-            self._tell_later(member)  # it does not come
+            self.tell_again(member)  # it does not come
             return
         client = member.client
         client.coordinator.tell(client.membership.told, member, *self._reconcile(member))

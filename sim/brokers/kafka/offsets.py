@@ -33,11 +33,11 @@ class CommittedOffsets:
         self._number = 0
         topic.on_led, topic.on_compacted = self._read, self._compacted
 
-    def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
+    def commit(self, group: str, offsets: Committed, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
         for partition in offsets:
             self.ever[group, partition] = None
-        self._write(group, {p: (offset, _epoch_below(p, offset)) for p, offset in offsets.items()}, answer)
+        self._write(group, offsets, answer)
 
     def forget(self, group: str) -> None:
         """Its offsets have expired (K-40)."""
@@ -81,11 +81,6 @@ class CommittedOffsets:
             _apply(self._of, *self._records[number])
         for watcher in self.watchers:
             watcher()
-
-
-def _epoch_below(partition: Partition, offset: int) -> int:
-    """The leader epoch of the record before an offset; the first of all if that record is gone with the log's disk."""
-    return max(partition.log().epoch_at(offset - 1), 0) if offset else -1
 
 
 def _apply(of: dict[str, Committed], group: str, offsets: Committed | None) -> None:

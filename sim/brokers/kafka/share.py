@@ -148,6 +148,7 @@ class ShareGroup(Group):
         self.state = ShareState.on(topic.cluster)
         self.partitions: dict[Partition, SharePartition] = {}  # as their leaders know them
         self.assignment: dict[Member, list[Partition]] = {}
+        self._has_news: dict[Member, None] = {}
         # For the books: the last copy of a record that members got; those that are out; why they come again.
         self.handed: dict[tuple[Partition, int], int] = {}
         self.out: dict[tuple[Partition, int], None] = {}
@@ -180,15 +181,25 @@ class ShareGroup(Group):
         answer()
 
     def _assign(self) -> None:
-        """Members learn it with their next heartbeat."""
         self.assignment = shared(list(self.members), self.topic.partitions)
         for member in self.members:
+            self.tell_again(member)
+
+    def tell_again(self, member: Member) -> None:
+        """What to fetch from, with its next heartbeat."""
+        if member not in self._has_news:
+            self._has_news[member] = None
             self.coordinator.call_later(self.next_heartbeat(member), self._tell, member)
 
     def _tell(self, member: Member) -> None:
-        if member in self.members and self.is_beating(member):
-            client = member.client
-            client.coordinator.tell(client.told, member, self.assignment[member])
+        self._has_news.pop(member, None)
+        if member not in self.members:
+            return
+        if not self.is_beating(member):
+            self.tell_again(member)  # it does not come
+            return
+        client = member.client
+        client.coordinator.tell(client.told, member, self.assignment[member])
 
     def refusal(self, member: Member, epoch: int) -> str | None:
         """There are no offsets to commit."""

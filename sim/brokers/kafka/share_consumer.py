@@ -68,6 +68,7 @@ class ShareConsumer:
             connected=self._connected,
             silent=lambda: group.silent(self),
         )
+        self.world.call_later(0.0, self._begin)
         group.clients.append(self)
         self.host.residents.append(self)
 
@@ -85,9 +86,16 @@ class ShareConsumer:
 
     # -- membership --------------------------------------------------------------------------------------------
 
-    def _connected(self) -> None:
-        if self.member is None:
+    def _begin(self) -> None:
+        if self.host.is_up and self.member is None and self._done is None:
             self.member = self.group.new_member(self)
+            self._beat()
+
+    def _connected(self) -> None:
+        if self.member is not None:
+            self._beat()
+
+    def _beat(self) -> None:
         self.coordinator.ask(self.group.heartbeat, self.member, then=self.told)
 
     def told(self, member: Member, partitions: list[Partition] | None) -> None:
@@ -96,7 +104,7 @@ class ShareConsumer:
             return
         if partitions is None:
             self.member = None
-            self._connected()
+            self._begin()
             return
         self.assigned = partitions
         self.fetch_all()
@@ -239,8 +247,9 @@ class ShareConsumer:
         self._start_empty()
 
     def restarted(self) -> None:
-        """Another member, once it reaches the coordinator."""
+        """Another member."""
         self.metadata.start_empty()
+        self._begin()
 
 
 class ShareSession:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.coordinator import CoordinatorLink
 from sim.brokers.kafka.log import ABORT, COMMIT, FENCED, OK, Batch
-from sim.brokers.kafka.offsets import Positions
+from sim.brokers.kafka.offsets import Committed
 from sim.brokers.kafka.replication import NO_COPY, Partition
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Transaction:
     began: float | None = None  # None while no transaction is open
     outcome: int = 0  # COMMIT or ABORT, once it is decided and until all markers are written
     partitions: dict[Partition, None] = field(default_factory=dict)
-    offsets: dict[Group, Positions] = field(default_factory=dict)
+    offsets: dict[Group, Committed] = field(default_factory=dict)
     then: list[Callable[[], Any]] = field(default_factory=list)
 
 
@@ -91,7 +91,7 @@ class TransactionCoordinator:
         group: Group,
         generation: int,
         member: Any,
-        offsets: Positions,
+        offsets: Committed,
         answer: Answer,
     ) -> None:
         """AddOffsetsToTxn and TxnOffsetCommit; the group refuses a member of an old generation (KIP-447)."""
@@ -336,7 +336,7 @@ class TransactionManager:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def commit(self, offsets: tuple[Group, int, Any, Positions] | None, then: Callable[[str], Any]) -> None:
+    def commit(self, offsets: tuple[Group, int, Any, Committed] | None, then: Callable[[str], Any]) -> None:
         """commitTransaction(), after sendOffsetsToTransaction(): flush, then end it; `then(error)` is told."""
         if not self.is_ready:
             self._waits = lambda: self.commit(offsets, then)
@@ -362,7 +362,7 @@ class TransactionManager:
             ends, self._ends = self._ends, None
             ends()
 
-    def _send_offsets(self, offsets: tuple[Group, int, Any, Positions], then: Callable[[str], Any]) -> None:
+    def _send_offsets(self, offsets: tuple[Group, int, Any, Committed], then: Callable[[str], Any]) -> None:
         group, generation, member, positions = offsets
 
         def told(error: str) -> None:

@@ -104,7 +104,8 @@ class Lane:
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
-                produce(batch.partition, batch, acks, partial(response.add, i))
+                request = 0.0 if i else self.broker.request_time
+                produce(batch.partition, batch, acks, partial(response.add, i), request)
 
     def _answer(self, number: int, partition: Partition, error: str, _offset: int, at: float) -> None:
         known = NOTHING_NEW if error != NOT_LEADER else self.known([partition])

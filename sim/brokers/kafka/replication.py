@@ -27,7 +27,9 @@ FETCH_MAX_BYTES = (
 OK = "NONE"
 NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
 NOT_ENOUGH = "NOT_ENOUGH_REPLICAS"
-NOT_ENOUGH_AFTER = "NOT_ENOUGH_REPLICAS_AFTER_APPEND"  # of before KIP-966: the high watermark stands still instead
+NOT_ENOUGH_AFTER = (
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND"  # of before KIP-966: the high watermark stands still instead
+)
 STORAGE_ERROR = "KAFKA_STORAGE_ERROR"
 
 Answer = Callable[[str, int, float], Any]  # error, offset of the first record, when it may leave (s)

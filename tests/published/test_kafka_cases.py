@@ -54,8 +54,8 @@ def test_p32_the_replicas_truncate_what_the_new_leader_does_not_have(monkeypatch
     for broker in partition.replicas:
         log = broker.logs[partition]
 
-        def truncate(end: int, name: str = broker.name, of: Any = type(log).truncate, log: Any = log) -> Any:
-            gone = of(log, end)
+        def truncate(end: int, name: str = broker.name, log: Any = log) -> Any:
+            gone = type(log).truncate(log, end)
             cut.extend([(name, len(gone))] if gone else [])
             return gone
 

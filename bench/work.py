@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sim.apps import Producer, Resend, Service
@@ -70,7 +71,7 @@ def _rabbitmq(consumers: int = CONSUMERS, **channel: Any) -> SystemWork:
     return SystemWork(
         ChannelConfig("rabbitmq", rabbitmq.Channel(**channel)),
         rabbitmq.ProducerClient(),
-        rabbitmq.ConsumerClient,
+        partial(rabbitmq.ConsumerClient, offset="first"),
         consumers,
     )
 

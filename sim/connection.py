@@ -63,6 +63,8 @@ class Connection:
     old connection is over (a takeover). `forget()` is for a client that has several servers to choose from: it
     closes the connection, which stays closed until `keep_open()` is called again.
 
+    `accepts()` says whether the server's process listens: if not, it is refused, as if there were no process.
+
     `tcp` replaces the network's TCP settings for this connection, `heartbeats` the rule for silence that they give.
     """
 
@@ -78,6 +80,7 @@ class Connection:
         server_opened: Nothing = _nothing,
         server_broken: Nothing = _nothing,
         connect_failed: Nothing = _nothing,
+        accepts: Callable[[], bool] = lambda: True,
         tcp: TcpSettings | None = None,
         heartbeats: Heartbeats | None = None,
     ) -> None:
@@ -88,7 +91,7 @@ class Connection:
         self.heartbeats = heartbeats
         self._opened_at = self._phase = 0.0
         self.number = 0
-        self._connect_failed = connect_failed
+        self._connect_failed, self._accepts = connect_failed, accepts
         self._is_wanted = False
         self._attempt = 0
         self._backoff = self.tcp.reconnect
@@ -110,6 +113,16 @@ class Connection:
     def is_established(self) -> bool:
         """Whether both ends are open."""
         return self._client_end.is_open and self._server_end.is_open
+
+    @property
+    def is_server_hearing(self) -> bool:
+        """Whether the server's end is open, and its client not silent."""
+        return self._server_end.is_open and not self._server_end.is_silent()
+
+    @property
+    def server_heard_at(self) -> float:
+        """When the server's end last heard a client that is silent now (s)."""
+        return self._server_end.heard_at
 
     @property
     def server_silent_since(self) -> float:
@@ -157,7 +170,7 @@ class Connection:
         transit = self.back.control_transit() if server.is_machine_up else math.inf
         if transit == math.inf:
             self._syn_unanswered(attempt, retries, began, sent)
-        elif server.is_up:
+        elif server.is_up and self._accepts():
             self.world.call_later(transit, self._established, attempt, server.epoch)
         else:
             self.world.call_later(transit, self._failed, attempt)  # refused: nobody listens

@@ -105,6 +105,7 @@ class Worker:
         self.sender: Sender | None = None
         self.pairs, self.slots = app.pairs, settings.slots
         self.settles_first = settings.settle == "before"
+        self.discards_as = OK  # what a client library hears that has another word for it
         self._transient = sim.world.uniforms(f"{host.name}.transient")
         self._is_plain = settings.failures == Failures() and app.processed_ids is None
         self.busy_time = self.up_time = 0.0
@@ -210,7 +211,7 @@ class Worker:
             self.host.crash()
         elif self.settings.on_failure == "discard" or self.settles_first:
             self.pairs.died(delivery.copy, HANDLER_FAILED)
-            self._done(delivery, OK)
+            self._done(delivery, self.discards_as)
         else:
             if delivery.copy != delivery.tag:
                 self._not_heard(delivery, HANDLER_FAILED)

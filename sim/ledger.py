@@ -26,6 +26,7 @@ OUTCOMES = ("in_doubt", "confirmed", "failed")
 ANOMALIES = ("lost", "expired", "rejected", "dead_lettered", "duplicate", "reordered")
 
 NAN = math.nan
+USUAL_SIZE = 1024  # bytes of a message where sizes are not kept
 _CHUNK = 4096
 
 
@@ -183,7 +184,7 @@ class Messages:
     def size_of(self, copy: int) -> int:
         """Bytes of a message (the same in all its copies)."""
         message = copy if copy >= 0 else self.copy_message[~copy]
-        return self.sizes[message] if self.sizes is not None else 1024
+        return self.sizes[message] if self.sizes is not None else USUAL_SIZE
 
     def key_of(self, copy: int) -> str:
         """The key of a message; "" where the channel has no keys."""
@@ -212,7 +213,7 @@ class Messages:
 
     def keep_sizes(self) -> None:
         """Keep the sizes of messages."""
-        self.sizes = array("q", [1024] * len(self.created))
+        self.sizes = array("q", [USUAL_SIZE] * len(self.created))
 
     def keep_scopes(self) -> None:
         """Keep the scope within which each message has its order, such as a partition."""

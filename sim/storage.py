@@ -7,15 +7,14 @@ commit, D.5).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 from sim.distributions import Distribution
 from sim.host import Host
 
 K = TypeVar("K", bound=Hashable)
-Record = tuple[K, bool, int]  # a key, whether it is live from now on, and the record's number in the journal
 
 
 class Disk:
@@ -79,29 +78,34 @@ class Disk:
 class Journal(Generic[K]):
     """An append-only file of additions and removals of keys; reading it back gives the live ones, in order.
 
-    `add` and `remove` write to the page cache. `sync(then, *args)` calls `then(is_ok, *args)` once everything written
-    before is on the device.
+    `add` and `remove` write to the page cache, as `write` does for many keys at once. `sync(then, *args)` calls
+    `then(is_ok, *args)` once everything written before is on the device.
     """
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
-        self._on_device: dict[K, int] = {}
-        self._dirty: deque[Record[K]] = deque()
-        self._marked_clean: dict[K, Record[K]] = {}
+        self._on_device: dict[K, int] = {}  # live keys, and the number of the record that made each so
+        self._dirty: list[K] = []  # records in the page cache: their keys,
+        self._dirty_is_live: list[bool] = []  # and whether each is live from there on
+        self._marked_clean: dict[K, tuple[bool, int]] = {}
         self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._is_syncing = False
-        self._written = 0
+        self._settled = 0  # records that are not dirty any more: the number of the first that is
         disk.journals.append(self)
 
     def add(self, key: K) -> None:
         """Write that a key is live."""
-        self._written += 1
-        self._dirty.append((key, True, self._written))
+        self.write((key,), ())
 
     def remove(self, key: K) -> None:
         """Write that a key is done with."""
-        self._written += 1
-        self._dirty.append((key, False, self._written))
+        self.write((), (key,))
+
+    def write(self, added: Collection[K], removed: Collection[K]) -> None:
+        """Write that some keys are live, then that others are done with."""
+        self._dirty.extend(added)
+        self._dirty.extend(removed)
+        self._dirty_is_live.extend([True] * len(added) + [False] * len(removed))
 
     @property
     def unsynced(self) -> int:
@@ -122,8 +126,7 @@ class Journal(Generic[K]):
 
         def done(is_ok: bool) -> None:
             self._is_syncing = False
-            for _ in range(written):
-                self._settle(self._dirty.popleft(), is_ok)
+            self._settle(written, is_ok)
             if self._waiting:
                 self._start()
 
@@ -133,15 +136,26 @@ class Journal(Generic[K]):
 
         self.disk.fsync(done, tell)
 
-    def _settle(self, record: Record[K], is_ok: bool) -> None:
-        """A record is not dirty any more. After a failed fsync its page counts as clean and is not on the device: no
-        later fsync writes it (Rebello et al. 2020)."""
-        key, is_live, _ = record
-        self._marked_clean.pop(key, None)
-        if is_ok:
-            _apply(self._on_device, record)
-        elif is_live or key in self._on_device:
-            self._marked_clean[key] = record
+    def _settle(self, records: int, is_ok: bool) -> None:
+        """The oldest records are not dirty any more. After a failed fsync their pages count as clean and are not on
+        the device: no later fsync writes them (Rebello et al. 2020)."""
+        on_device, marked_clean = self._on_device, self._marked_clean
+        for number, key, is_live in self._records(records):
+            if marked_clean:
+                marked_clean.pop(key, None)
+            if not is_ok:
+                if is_live or key in on_device:
+                    marked_clean[key] = (is_live, number)
+            elif is_live:
+                on_device[key] = number
+            else:
+                on_device.pop(key, None)
+        del self._dirty[:records], self._dirty_is_live[:records]
+        self._settled += records
+
+    def _records(self, n: int) -> Iterator[tuple[int, K, bool]]:
+        """The oldest dirty records, with their numbers."""
+        return zip(count(self._settled), self._dirty[:n], self._dirty_is_live[:n], strict=False)
 
     def unsynced_additions(self) -> list[K]:
         """Keys whose addition the crash of the machine would undo."""
@@ -159,8 +173,10 @@ class Journal(Generic[K]):
             return {}
         live = dict(self._on_device)
         if kind == "process":
-            for record in (*self._marked_clean.values(), *self._dirty):
-                _apply(live, record)
+            for key, (is_live, number) in self._marked_clean.items():
+                _apply(live, key, is_live, number)
+            for number, key, is_live in self._records(len(self._dirty)):
+                _apply(live, key, is_live, number)
         return live
 
     def crashed(self, kind: str) -> int:
@@ -171,6 +187,7 @@ class Journal(Generic[K]):
             return 0
         lost = len(self._dirty) + len(self._marked_clean)
         self._dirty.clear()
+        self._dirty_is_live.clear()
         self._marked_clean.clear()
         if kind == "disk":
             lost += len(self._on_device)
@@ -178,8 +195,7 @@ class Journal(Generic[K]):
         return lost
 
 
-def _apply(live: dict[K, int], record: Record[K]) -> None:
-    key, is_live, number = record
+def _apply(live: dict[K, int], key: K, is_live: bool, number: int) -> None:
     if is_live:
         live[key] = number
     else:

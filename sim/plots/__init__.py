@@ -43,7 +43,8 @@ CAPTIONS = {
     "cdf": "The share of messages processed within a time of their creation: further left is faster.",
     "tail": "The share of messages that take longer than a time, on a logarithmic scale.",
     "series": "Messages waiting at the broker, and messages arriving and processed per second. Grey: faults.",
-    "components": "The mean latency, divided into what a message spends it on.",
+    "components": "The mean latency, divided into what a message spends it on. In queue: ready at the broker; "
+    "in consumer: delivered, and waiting for a free handler.",
 }
 
 

@@ -31,6 +31,7 @@ HARM = {
     "duplicate_effects": ("Effect applied again", PURPLE),
 }
 CONFIRMED_COLOUR = "#7A3300"
+LABEL_MAX = 18  # letters of a row's label; longer ones leave narrow panels
 
 
 @styled
@@ -43,15 +44,21 @@ def guarantees(result: Result) -> Figure:
         notes.insert(0, "Dark: lost although the producer held a confirmation.")
     figure = canvas("What is lost, what is duplicated", max(2.4, 1.4 + 0.29 * len(lines)), notes)
     panels = figure.subplots(1, len(harm), sharey=True, squeeze=False)[0]
+    is_narrow = max(len(label) for label, _ in lines) > LABEL_MAX
     for panel, name, hatch in zip(panels, harm, HATCHES, strict=False):
-        _bars(panel, result, lines, name, hatch)
+        _bars(panel, result, lines, name, hatch, is_narrow)
         label_lines(panel, lines)
     panels[len(panels) // 2].set_xlabel("share of the messages due")
     return figure
 
 
 def _bars(
-    panel: Axes, result: Result, lines: Sequence[tuple[str, int | None]], name: str, hatch: str
+    panel: Axes,
+    result: Result,
+    lines: Sequence[tuple[str, int | None]],
+    name: str,
+    hatch: str,
+    is_narrow: bool,
 ) -> None:
     """One anomaly: a bar with its interval per row, the value written behind it."""
     title, fill = HARM[name]
@@ -75,10 +82,10 @@ def _bars(
         colour = "#000000" if value else "#666666"
         write_behind(panel, value + half, y, text, colour)
         largest = max(largest, value + half)
-    panel.set_title(title)
-    panel.set_xlim(0, 1.75 * largest or 1)
+    panel.set_title(title.replace(" again", "\nagain") if is_narrow else title)
+    panel.set_xlim(0, (2.1 if is_narrow else 1.75) * largest or 1)
     if largest:
-        share_ruler(panel.xaxis, 3, largest)
+        share_ruler(panel.xaxis, 2 if is_narrow else 3, largest)
     else:
         panel.set_xticks([0], ["0%"])
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sim.result import Result, Row
 
 P99 = "p99 latency: 1 message in 100 is slower"
+PARTS = {"queue": "in queue", "wait": "in consumer"}  # where a bare word does not say who keeps the message
 Curve = tuple[list[float], list[float]]  # probabilities, and the latencies (s) that belong to them
 
 
@@ -137,7 +138,7 @@ def tradeoff(result: Result) -> Figure:
     if not rows:
         return nothing(title, "No message was processed, so there is neither latency nor goodput to show.")
     axes = axes_of(result)
-    if len(axes) == 1:
+    if len(axes) == 1 and axes[0].is_numeric:  # else the labels say it
         title += f", by {axes[0].name}"
     figure = canvas(title)
     panel = figure.subplots()
@@ -209,7 +210,7 @@ def breakdown(result: Result) -> Figure:
             list(widths.values()),
             left=list(ends.values()),
             height=0.72,
-            label=name,
+            label=PARTS.get(name, name),
             color=colour,
             hatch=hatch,
             edgecolor="white",

@@ -70,10 +70,14 @@ def _last_event(row: Row) -> float:
 
 def _overlaid(result: Result, rows: list[Row], title: str) -> Figure:
     """The backlog above, the rates below, a line per row; above all a lane per fault that all rows share."""
-    shared = all(_faults(row) == _faults(rows[0]) for row in rows)
+    struck = [row for row in rows if _faults(row)]
+    shared = all(_faults(row) == _faults(struck[0]) for row in struck)
     end = _end(rows)
-    lanes = _lanes(_faults(rows[0]), end) if shared else {}
+    lanes = _lanes(_faults(struck[0]), end) if struck and shared else {}
     notes = [] if shared else ["The faults strike at different times in the rows and are not marked."]
+    if shared and 0 < len(struck) < len(rows):
+        axes = axes_of(result)
+        notes = [f"Faults only in: {'; '.join(row_label(axes, row.params) for row in struck)}."]
     figure = canvas(title, 4.5 + 0.27 * len(lanes), notes + _replication_note(rows))
     heights = [0.27 * len(lanes)] * bool(lanes) + [1.7, 1.4]
     *above, backlog, rates = figure.subplots(

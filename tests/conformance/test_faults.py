@@ -25,7 +25,68 @@ from sim.storage import Disk, Journal
 from tests.conformance.rig import Rig
 
 Z = 3.2905  # two-sided 99.9 % of the normal distribution: the confidence of every stochastic bound below
-KINDS = ("stop", "crash", "machine_crash", "disk_loss", "fsync_failure", "pause", "slow", "clock_skew", *LINK_KINDS)
+KINDS = (
+    "stop",
+    "crash",
+    "machine_crash",
+    "disk_loss",
+    "fsync_failure",
+    "pause",
+    "slow",
+    "clock_skew",
+    *LINK_KINDS,
+)
+
+# -- stops: a process that may put things in order before it ends -----------------------------------------------------
+
+
+class Orderly:
+    """A program that needs `seconds` to end in good order; it notes what becomes of it, and when."""
+
+    def __init__(self, host: Host, seconds: float) -> None:
+        self.host, self.seconds, self.story = host, seconds, []
+        host.residents.append(self)
+
+    def stopping(self, done):
+        self.note("stopping")
+        self.host.call_later(self.seconds, done)
+
+    def crashed(self, kind):
+        self.note(kind)
+
+    def restarted(self):
+        self.note("restarted")
+
+    def note(self, what):
+        self.story.append((what, self.host.world.now))
+
+
+@pytest.mark.parametrize("seconds, ends", [(0.0, 1.0), (3.0, 4.0), (100.0, 31.0)])
+def test_a_process_that_is_stopped_ends_when_it_is_done_or_is_killed(seconds, ends):
+    rig = Rig(delay=0.0)
+    program = Orderly(rig.server, seconds)
+    rig.faults(Fault("stop", "server", at=1.0, lasting=50.0))
+    rig.run_for(100.0)
+    assert program.story == [("stopping", 1.0), ("process", ends), ("restarted", 51.0)]
+
+
+def test_a_stop_that_heals_before_the_process_has_ended_ends_it_then():
+    rig = Rig(delay=0.0)
+    program = Orderly(rig.server, 3.0)
+    rig.faults(Fault("stop", "server", at=1.0, lasting=1.0))
+    rig.run_for(100.0)
+    assert program.story == [("stopping", 1.0), ("process", 2.0), ("restarted", 2.0)]
+
+
+def test_a_crash_ends_a_stop_and_the_process_is_back_when_both_are_over():
+    rig = Rig(delay=0.0)
+    program = Orderly(rig.server, 3.0)
+    rig.faults(
+        Fault("stop", "server", at=1.0, lasting=10.0), Fault("machine_crash", "server", at=2.0, lasting=20.0)
+    )
+    rig.run_for(100.0)
+    assert program.story == [("stopping", 1.0), ("machine", 2.0), ("restarted", 22.0)]
+
 
 # -- N-14: pauses -----------------------------------------------------------------------------------------------------
 
@@ -503,7 +564,7 @@ def test_a_fault_that_never_strikes_is_reported(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_on_an_idle_part_is_reported(kind):
     patient = Patient(heartbeat=None)
-    if kind in ("crash", "machine_crash", "disk_loss"):
+    if kind in ("stop", "crash", "machine_crash", "disk_loss"):
         patient.host.connections.clear()  # else it breaks a connection
     faults = patient.rig.faults(fault := patient.fault(kind, 1.0, 20.0))
     patient.rig.run_for(30.0)

@@ -1,7 +1,7 @@
 """Replication and failure: K-09, K-10, K-12, K-21 to K-27, K-30 to K-32.
 
-`tests.conformance.kafka` says what happens when where nothing else is said: message i is sent at 5 + 0.1 (i + 1) s, each
-hop of a client takes 1 ms, one between brokers 0.25 ms. Brokers are orders.1, which leads, to orders.3.
+`tests.conformance.kafka` says what happens when where nothing else is said: message i is sent at 5 + 0.1 (i + 1) s,
+each hop of a client takes 1 ms, one between brokers 0.25 ms. Brokers are orders.1, which leads, to orders.3.
 """
 
 from __future__ import annotations
@@ -54,17 +54,21 @@ def told_at(told: Story) -> list[float]:
     return [messages.told_at[i] for i in range(len(messages))]
 
 
+APART = [cut("orders.1", "orders.2", 5.25, 30.0), cut("orders.1", "orders.3", 5.25, 30.0)]
+DIES: dict[str, Any] = {"on": "orders.appended #3", "after": 0.002, "lasting": 30.0}
+
 # -- K-09, K-24, K-25: what only the leader has --------------------------------------------------------------------
 
 
 def lost_with_the_leader(kind: str, **settings: Any) -> Story:
-    """The leader of a replicated topic dies 2 ms after it appended message 2, 3 ms before a follower could have it."""
-    fault = {kind: "orders.1", "on": "orders.appended #3", "after": 0.002, "lasting": 30.0}
-    return world({**RF3, **FAR}, ACKS_1, faults=[fault], **settings)
+    """The leader of a replicated topic dies 2 ms after it appended message 2, which did not reach the followers."""
+    return world(RF3, ACKS_1, faults=[*APART, {**DIES, kind: "orders.1"}], **settings)
 
 
 @pytest.mark.parametrize("kind, cause", [("crash", "unreplicated"), ("machine_crash", "unflushed")])
-def test_K09_a_record_that_only_the_dead_leader_had_is_lost_though_it_was_confirmed(kind: str, cause: str) -> None:
+def test_K09_a_record_that_only_the_dead_leader_had_is_lost_though_it_was_confirmed(
+    kind: str, cause: str
+) -> None:
     told = lost_with_the_leader(kind)
     # then the producer was told ok, another broker leads without the record, and the others are there
     assert outcomes(told) == ["confirmed"] * 5
@@ -73,8 +77,7 @@ def test_K09_a_record_that_only_the_dead_leader_had_is_lost_though_it_was_confir
 
 
 def test_K09_acks_all_does_not_confirm_what_a_follower_lacks() -> None:
-    fault = {"crash": "orders.1", "on": "orders.appended #3", "after": 0.002, "lasting": 30.0}
-    told = world({**RF3, **FAR}, {"acks": "all"}, faults=[fault])
+    told = world(RF3, {"acks": "all"}, faults=[*APART, {**DIES, "crash": "orders.1"}])
     assert told["lost"] == 0 and told["unique"] == 5 and told["duplicates"] == 0
 
 
@@ -90,8 +93,7 @@ def test_K09_loses_what_came_in_the_time_that_followers_were_behind() -> None:
 
 
 def test_K24_the_old_leader_cuts_off_what_the_new_one_does_not_have() -> None:
-    fault = {"crash": "orders.1", "on": "orders.appended #3", "after": 0.002, "lasting": 30.0}
-    driven = driven_world(channel={**RF3, **FAR}, producer=ACKS_1, faults=[fault])
+    driven = driven_world(channel=RF3, producer=ACKS_1, faults=[*APART, {**DIES, "crash": "orders.1"}])
     logs = [broker.logs[driven.partition] for broker in driven.cluster.brokers]
     # given that it is back, and not yet connected again
     driven.run(35.3)
@@ -101,7 +103,11 @@ def test_K24_the_old_leader_cuts_off_what_the_new_one_does_not_have() -> None:
     assert driven.partition.leader is not driven.cluster.brokers[0]
     assert logs[0].records == logs[1].records == logs[2].records
     assert logs[0].epochs == logs[1].epochs == logs[2].epochs
-    assert driven.partition.isr == [driven.partition.isr[0], driven.partition.isr[1], driven.cluster.brokers[0]]
+    assert driven.partition.isr == [
+        driven.partition.isr[0],
+        driven.partition.isr[1],
+        driven.cluster.brokers[0],
+    ]
 
 
 def test_K25_no_consumer_was_given_what_was_lost() -> None:
@@ -110,18 +116,20 @@ def test_K25_no_consumer_was_given_what_was_lost() -> None:
 
 
 def test_K25_a_record_is_sent_when_the_isr_has_it() -> None:
-    # given followers that are 50 ms away each way
-    told = kafka({**RF3, "broker_delay": "50 ms"}, ACKS_1)
+    # given followers that are 20 ms away each way
+    told = kafka({**RF3, "broker_delay": "20 ms"}, ACKS_1)
     waits = [told.pairs().sent_at[i] - told.pairs().stored_at[i] for i in range(5)]
     # then a consumer gets it when the follower's next fetch is at the leader
-    assert waits == pytest.approx([0.100] * 5, abs=0.001)
+    assert waits == pytest.approx([0.040] * 5, abs=0.001)
     assert max(told_after(told)) < 0.003
 
 
 def test_K25_random_crashes_of_leaders_never_take_back_what_was_delivered() -> None:
     # given leaders that crash now and then, and acks=1
     fault = {"crash": "orders.leader", "mtbf": 20.0, "mttr": 5.0}
-    told = world({**RF3, **FAR}, {**ACKS_1, **every(0.05, 5.0, 205.0)}, faults=[fault], seed=3, duration=210.0)
+    told = world(
+        {**RF3, **FAR}, {**ACKS_1, **every(0.05, 5.0, 205.0)}, faults=[fault], seed=3, duration=210.0
+    )
     lost = [i for i, place in enumerate(told.places()) if place == "lost"]
     sent = set(told.order("sent"))
     assert lost and not sent.intersection(lost)
@@ -152,33 +160,33 @@ ALONE = [cut("orders.1", "orders.2", 10.0, 100.0), cut("orders.1", "orders.3", 1
 NOBODY_READS = down("billing", 9.0, 110.0)
 
 
-@pytest.mark.parametrize("since, minimum, lost", [(60.0, 1, 5), (20.0, 1, 0), (60.0, 2, 0)])
-def test_K12_acks_all_is_only_as_wide_as_the_isr(since: float, minimum: int, lost: int) -> None:
+@pytest.mark.parametrize("dies_at, minimum, lost", [(66.0, 1, 5), (100.0, 1, 0), (66.0, 2, 0)])
+def test_K12_acks_all_is_only_as_wide_as_the_isr(dies_at: float, minimum: int, lost: int) -> None:
     # given a leader whose followers do not reach it: it has the ISR for itself after 60 s at the latest
     channel = {**RF3, "min_insync_replicas": minimum}
-    producer = {"acks": "all", **at(*(since + 0.1 * i for i in range(5)))}
-    # when its machine loses power, with records that nobody else has, before they were written back
-    faults = [*ALONE, NOBODY_READS, down("orders.1", 66.0, 5.0, "machine_crash")]
+    producer = {"acks": "all", **at(12.0, *(60.0 + 0.1 * i for i in range(5)))}
+    # when its machine loses power, with records that nobody else has, before or after they were written back
+    faults = [*ALONE, NOBODY_READS, down("orders.1", dies_at, 5.0, "machine_crash")]
     told = world(channel, producer, faults=faults)
-    # then they are lost though confirmed, if they were confirmed while the ISR was that of one
+    # then those that the disk lacks are lost though confirmed, unless two replicas have to confirm them
     assert told["lost_confirmed"] == lost
     assert told.causes.get(("lost", "unflushed"), 0) == lost
-    assert told["unique"] == 5 - lost and told["duplicates"] == 0
+    assert told["unique"] == 6 - lost and told["duplicates"] == 0
 
 
 def test_K30_the_last_replica_may_lead_with_a_shorter_log() -> None:
     # given that the same machine crashes when all others are long out of the ISR: no other may lead
-    producer = {"acks": "all", **at(60.0, 60.1, 60.2, 100.0)}
+    producer = {"acks": "all", **at(12.0, 60.0, 60.1, 60.2, 100.0)}
     faults = [*ALONE, NOBODY_READS, down("orders.1", 66.0, 5.0, "machine_crash")]
     told = world({**RF3, "min_insync_replicas": 1}, producer, faults=faults)
     # then it leads again, without its tail, and the next record takes the place of the first one that was lost
-    assert told.places() == ["lost"] * 3 + ["unique"]
-    assert told_at(told)[3] == pytest.approx(100.0, abs=0.01)
+    assert told.places() == ["unique"] + ["lost"] * 3 + ["unique"]
+    assert told_at(told)[4] < 101.0
 
 
 def test_K30_eligible_leader_replicas_lead_instead() -> None:
     # given min.insync.replicas of 2, and that followers come back as soon as the leader's machine is down
-    producer = {"acks": "all", **at(5.0, 60.0, 60.1)}
+    producer = {"acks": "all", **at(12.0, 60.0, 60.1)}
     faults = [
         cut("orders.1", "orders.2", 10.0, 57.0),
         cut("orders.1", "orders.3", 10.0, 57.0),
@@ -345,11 +353,11 @@ def isolated(acks: str, **producer: Any) -> Story:
 def test_K31_an_isolated_leader_takes_what_will_be_lost_until_the_producer_learns_of_the_new_one() -> None:
     told = isolated("1")
     # given that its answers are all well: the producer learns of the new leader when the partition heals
-    kept = [i for i, t in enumerate(told_at(told)) if 20.0 < t < 60.0 and told_after(told)[i] < 0.01]
     lost = [i for i, place in enumerate(told.places()) if place == "lost"]
-    assert len(kept) == pytest.approx(400, abs=2)
-    assert lost == kept and told["lost_confirmed"] == len(lost)
-    assert told.causes["lost", "unreplicated"] == len(lost)
+    created = books(told).created
+    assert lost == list(range(lost[0], lost[-1] + 1)) and max(told_after(told)[i] for i in lost) < 0.01
+    assert created[lost[0]] == pytest.approx(20.05) and 59.9 < created[lost[-1]] < 60.0 + BACKOFF
+    assert told["lost_confirmed"] == told.causes["lost", "unreplicated"] == len(lost)
 
 
 def test_K31_metadata_that_age_sooner_end_it_sooner() -> None:
@@ -366,7 +374,9 @@ def test_K31_with_acks_all_it_confirms_nothing() -> None:
 
 
 def test_K32_without_a_controller_leaders_serve_on() -> None:
-    told = world(RF3, {"acks": "all", **every(0.1, 10.0, 20.0)}, faults=[down("orders.controller", 9.0, 30.0)])
+    told = world(
+        RF3, {"acks": "all", **every(0.1, 10.0, 20.0)}, faults=[down("orders.controller", 9.0, 30.0)]
+    )
     assert max(told_after(told)) < 0.01 and told["unique"] == 100
 
 
@@ -402,5 +412,4 @@ def test_a_produced_byte_leaves_the_leader_once_for_each_follower_and_each_group
     )
     # then they arrive at the rate that the sheet gives (section 4)
     arrived = sorted(told.pairs(f"reader{groups - 1}").delivered_at[:count])
-    seen = (count / 2) / (arrived[-1] - arrived[count // 2 - 1])
-    assert seen == pytest.approx(rate, rel=0.1)
+    assert count / (arrived[-1] - 5.0) == pytest.approx(rate, rel=0.1)

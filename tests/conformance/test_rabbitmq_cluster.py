@@ -14,11 +14,22 @@ from typing import Any
 import pytest
 
 from tests.conformance.builders import Story
-from tests.conformance.rabbitmq import HOP, QUORUM, books, deliveries, outcomes, rabbit, stored, told_after
+from tests.conformance.rabbitmq import (
+    HOP,
+    QUORUM,
+    at_once,
+    books,
+    deliveries,
+    outcomes,
+    rabbit,
+    stored,
+    told_after,
+)
 
 Z = 3.2905  # two-sided 99.9 % of the normal distribution
 NODE_HOP = 0.0001  # s, one way
 FSYNC = 0.001  # s
+CHANNEL, COMMAND = 10e-6, 15e-6  # s: of a publisher's channel, and of a quorum queue's leader
 FEW = 60e-6  # s: what the processes on the way take at most
 
 CLASSIC: dict[str, Any] = {}
@@ -212,6 +223,30 @@ def test_R25_a_confirm_waits_for_a_majority_of_disks(members: int, fsync: float,
     commit = fsync + (2 * delay if members > 1 else 0.0)
     assert told_after(told) == [pytest.approx(2 * HOP + commit, abs=FEW)] * 5
     assert told.times("sent") == [pytest.approx(0.1 * (i + 1) + HOP + commit, abs=FEW) for i in range(5)]
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_R25_a_commit_begins_behind_the_channel_and_its_answer_leaves_behind_the_leader(node: int):
+    told = rabbit(QUORUM, {"node": node}, faults=[absent(1e6)])
+    on_the_way = 2 * HOP + 2 * NODE_HOP * node  # to a follower and, from node 2, to the leader
+    assert told_after(told) == pytest.approx([on_the_way + CHANNEL + FSYNC + COMMAND] * 5, abs=1e-6)
+
+
+@pytest.mark.parametrize("node", [1, 2])
+def test_R25_the_leader_spends_its_time_on_commands_and_not_on_deliveries(node: int):
+    # given 50 publishes of one instant, on each of which the leader spends 2 ms, and no acks yet
+    n, command = 50, 0.002
+    told = rabbit(
+        {**QUORUM, "cpu_per_message": command},
+        {**at_once(n), "node": node},
+        {"node": node, "prefetch": n, "service_time": 10},
+        messages=n,
+    )
+    # then confirms and deliveries, to whatever node, are 2 ms apart
+    for what in ("confirmed", "delivered"):
+        times = [time for time in told.times(what) if time < 1]
+        steps = [b - a for a, b in pairwise(times)]
+        assert len(times) == n and steps == pytest.approx([command] * (n - 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["persistent", "transient"])
@@ -470,6 +505,41 @@ def test_R28_what_a_consumer_on_the_other_side_holds_returns_at_the_net_tick():
     returned = told.times("requeue")
     assert len(returned) == 5 and 45 <= returned[0] - 5.05 <= 75
     assert told["unique"] == 1100 and told["in_flight"] == 0
+
+
+@pytest.mark.parametrize("series", ["4.3", "4.2"])
+def test_R28_with_ignore_the_sides_stay_apart_until_one_is_restarted(series: str):
+    # given a cut from 5 to 105 s, after which an operator restarts the queue's node, from 150 to 152 s
+    told = rabbit(
+        {"nodes": 2, "series": series},
+        {"node": 2, "resend": ONCE},
+        {"node": 1, "recovery_interval": 1},
+        faults=[*cut(5.05, 100, 2), {"crash": "orders.1", "at": 150, "lasting": 2}],
+        duration=160,
+    )
+    # then publishes on the other side are nacked until then: in 4.3 only until the nodes are connected again
+    nacked = [time for time in told.times("failed") if time < 149.5]
+    assert 50 <= nacked[0] <= 80.1 and told["lost_confirmed"] == 0
+    assert nacked[-1] == pytest.approx(149.5 if series == "4.2" else 105.5, abs=0.6)
+    assert max(told.times("confirmed")) == pytest.approx(160, abs=0.2)
+    assert told["lost"] == told.causes[("lost", "queue_down")] == told["failed"]
+
+
+def test_R28_with_ignore_consumers_cannot_use_the_other_side_either():
+    told = rabbit({"nodes": 2, "series": "4.2"}, None, {"node": 2}, faults=cut(5.05, 100, 2), duration=150)
+    assert max(told.times("delivered")) < 105 and told["in_flight"] > 900
+
+
+@pytest.mark.parametrize("queue", [QUORUM, {"queue_type": "stream", "nodes": 3}], ids=["quorum", "stream"])
+def test_R28_with_ignore_replicated_queues_go_on_after_a_cut(queue: dict[str, Any]):
+    told = rabbit(
+        {**queue, "series": "4.2"},
+        {"node": 2},
+        {"node": 3, "prefetch": 100, "offset": "first"},
+        faults=cut(5.05, 100, 2, 3),
+        duration=130,
+    )
+    assert told["unique"] == 1300 and told["in_flight"] == 0
 
 
 def handled(handling: str, nodes: int, clients: int, lasting: float = 100) -> Story:

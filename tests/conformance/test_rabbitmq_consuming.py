@@ -91,7 +91,7 @@ def test_R13_what_is_requeued_is_marked_as_redelivered_and_counted_as_requeued(
     failed = len(copies) - 40
     assert failed > 10 and told["requeued"] == told["redelivered"] == failed
     assert sum(copy < 0 for copy in copies) == failed
-    assert {e.cause for e in told.events("requeue")} == {"requeued"}
+    assert {e.cause for e in told.events("requeue")} == {"handler_failed"}
     assert told.places() == ["unique"] * 40 and told["duplicates"] == 0
 
 
@@ -165,6 +165,15 @@ def test_R14_the_old_consumer_works_on_its_copies_while_others_repeat_them() -> 
     # All three went to the first; cut off, it processes them all the same, and its acks reach nobody.
     assert takers(told) == [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]
     assert told.causes == {("duplicate", "channel_lost"): 3}
+
+
+def test_R14_a_consumer_that_is_back_before_it_was_missed_gets_what_its_old_channel_held() -> None:
+    # given that the power fails at a consumer with message 2 in hand and at its node, which leads the queue
+    off = [{"machine_crash": host, "at": 0.35, "lasting": 0.2} for host in ("billing", "orders.1")]
+    told = rabbit(QUORUM, {"messages": 3}, {"service_time": 0.1}, faults=off, duration=5.0)
+    # then it subscribes again before there is a leader, which learns then that this is another channel
+    assert told.order("sent") == [0, 1, 2, 2] and told["unique"] == 3
+    assert told.causes == {}
 
 
 # -- R-15: a crash between effect and ack ----------------------------------------------------------------------------
@@ -349,6 +358,53 @@ def test_R17_all_that_the_consumer_holds_returns_in_order_and_it_subscribes_agai
     )
     assert told.order("sent") == [0, 1, 2, 0, 1, 2]
     assert told.times("sent")[3] - told.times("requeue")[0] == pytest.approx(5.0, abs=0.01)
+
+
+def stuck(channel: dict[str, Any], *times: float, until: float) -> Story:
+    """A handler is stuck on each message that comes before `until` (s), and others take 30 s; R-17 looks at 120 s."""
+    return rabbit(
+        channel={**channel, "consumer_timeout": 60},
+        producer=at(*times),
+        service={"slots": 9, "prefetch": 3, "service_time": 30},
+        faults=[{"slow": "billing.1", "at": 0, "lasting": until, "factor": 1000}],
+        duration=240,
+        drain_limit=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("channel", "sent"), [(QUORUM, [2, 1, 1]), (QUORUM_42, [2, 2, 2])], ids=["4.3", "4.2 closes the channel"]
+)
+def test_R17_only_what_is_overdue_returns(channel: dict[str, Any], sent: list[int]) -> None:
+    told = stuck(channel, 1, 100, 119.9, until=50)
+    # then the others are acked on the channel that goes on, though their consumer was cancelled meanwhile
+    assert deliveries(told) == sent
+    assert told["unique"] == 3 and told["in_flight"] == 0
+    assert told.times("sent", 0)[1] == pytest.approx(125.02, abs=0.01)  # when it has subscribed again
+
+
+def test_R17_a_consumer_that_was_cancelled_has_no_part_in_the_window_of_the_next() -> None:
+    # given that messages 0 and 1 are overdue at 120 and 180 s: the second delivery is the cancelled consumer's
+    told = stuck(QUORUM, 1, 70, 130, 131, 132, 190, 191, 192, until=75)
+    assert [round(time) for time in told.times("requeue")] == [120, 180]
+    # then the present one, which is not cancelled for it, has 0, 2 and 3 in its window of three, and later 1, 5 and 6
+    first = {message: round(told.times("sent", message)[0]) for message in range(2, 8)}
+    assert first == {2: 130, 3: 131, 4: 155, 5: 190, 6: 191, 7: 210}
+    assert [round(told.times("sent", message)[1]) for message in (0, 1)] == [125, 180]
+
+
+def test_R17_what_a_cancelled_consumer_kept_returns_with_its_node() -> None:
+    told = rabbit(
+        channel={**QUORUM, "consumer_timeout": 60, "consumer_disconnected_timeout": 10},
+        producer=at(1, 100),
+        service={"slots": 2, "service_time": 1000, "node": 2},
+        faults=[{"crash": "orders.2", "at": 122, "lasting": 300}],
+        duration=200,
+        drain_limit=1,
+    )
+    back = {event.message: (event.time, event.cause) for event in told.events("requeue")}
+    assert back[0] == (pytest.approx(120.02, abs=0.01), "ack_timeout")
+    assert back[1] == (pytest.approx(132.0, abs=0.01), "channel_lost")
 
 
 # -- R-18: the prefetch window ---------------------------------------------------------------------------------------

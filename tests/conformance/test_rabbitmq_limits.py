@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sim.brokers.rabbitmq.classic import ClassicQueue
+from sim.ledger import Messages
 from sim.simulation import simulate
 from sim.stats import mean_ci
 from sim.theory import priority_mm1
@@ -411,6 +412,53 @@ def test_R35_bytes_are_limited_as_well() -> None:
     assert told["published"] == 10 and told["lost"] == 7
 
 
+@pytest.mark.parametrize("overflow", ["drop-head", "reject-publish"])
+@pytest.mark.parametrize(
+    "channel",
+    [{}, {"max_priority": 3}, QUORUM, {**QUORUM, "series": "4.2"}],
+    ids=["CQ", "priority", "QQ", "4.2"],
+)
+def test_R35_the_bytes_of_ready_messages_are_known_whatever_happens(
+    channel: dict[str, Any], overflow: str
+) -> None:
+    world = Driven(
+        channel={**channel, "exchange": "fanout", "max_length_bytes": 20_000, "overflow": overflow},
+        producer={
+            "arrivals": "100/s",
+            "size": {"uniform": [100, 1900]},
+            "keys": {"values": ["a", "b"]},
+            "priorities": {"a": 2},
+        },
+        service={
+            "consumers": 2,
+            "prefetch": 5,
+            "service_time": {"exponential": 0.03},
+            "recovery_interval": 0.1,
+        },
+        faults=[
+            {"crash": "billing.1", "at": 0.5, "every": 0.7, "lasting": 0.1},
+            {"crash": "orders", "at": 3, "lasting": 0.2},
+        ],
+        duration=6,
+    )
+    seen = []
+    for k in range(1, 61):
+        world.run(until=k / 10)
+        seen.append(sum(world.broker.messages.size_of(copy) for _, copy in world.queue.ready))
+        assert world.queue.ready.bytes == seen[-1]
+    assert max(seen) > 15_000
+
+
+def test_R35_a_long_queue_costs_no_more_than_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    size_of = Messages.size_of
+    monkeypatch.setattr(Messages, "size_of", lambda self, copy: asked.append(copy) or size_of(self, copy))
+    for n in (200, 400):
+        asked.clear()
+        rabbit(channel={"max_length_bytes": 10_000_000}, producer=at_once(n), faults=[NOBODY], messages=n)
+        assert len(asked) <= 12 * n
+
+
 def test_R35_reject_publish_dlx_refuses_and_dead_letters() -> None:
     told = rabbit(
         channel={"max_length": 3, "overflow": "reject-publish-dlx", "dead_letter_exchange": "parking"},
@@ -681,7 +729,9 @@ def test_R37_a_quorum_queue_commits_at_most_its_window_per_commit() -> None:
     t_commit = sync + 0.0002
     assert 32 / (t_commit + sync) <= rate <= 432 / t_commit
     # From 32 on the channel grants no credit, and its reader has up to 400: half of that waits for the next sync.
-    assert rate == pytest.approx(432 / (t_commit + sync), rel=0.2)
+    # Before a sync the channel spends 10 us on each of a batch, after it the leader 15 us.
+    batch = rate * sync
+    assert rate == pytest.approx(432 / (t_commit + sync + batch * 25e-6), rel=0.1)
 
 
 # -- alarms ----------------------------------------------------------------------------------------------------
@@ -719,6 +769,25 @@ def test_R38_a_short_disk_is_an_alarm_too_and_none_where_there_is_room() -> None
     settings = {"producer": FLOOD, "service": {"service_time": 0.005, "prefetch": 10}, "messages": 3000}
     assert quiet(rabbit(channel={"disk": "50.6 MB"}, **settings))
     assert not quiet(rabbit(channel={"disk": "55 MB", "memory": "100 MB"}, **settings))
+
+
+@pytest.mark.parametrize("size", ["1024 B", {"uniform": [24, 2024]}])
+def test_R38_the_log_of_a_stream_needs_disk_until_retention_drops_it(size: Any) -> None:
+    def told(**channel: Any) -> Story:
+        return rabbit(
+            channel={"queue_type": "stream", **channel},
+            producer={**FLOOD, "size": size},
+            service={"service_time": 0.001, "prefetch": 100, "offset": "first"},
+            messages=3000,
+            drain_limit=60,
+        )
+
+    # given room for 585 messages of 1 KiB, all of which are read: the alarm goes on all the same
+    full = told(disk="50.6 MB")
+    assert 585 < full["unique"] == len(full.times("stored")) <= 585 + 400 + 20
+    # but not if no more than 300 KiB are kept, and memory is not needed
+    assert told(disk="50.6 MB", max_length_bytes="200 kB", max_segment_size_bytes="100 kB")["unique"] == 3000
+    assert told(memory="1 MB")["unique"] == 3000
 
 
 def test_R38_one_short_node_stops_the_publishers_of_all() -> None:

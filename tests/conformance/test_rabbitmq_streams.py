@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
-from tests.conformance.rabbitmq import HOP, deliveries, outcomes, rabbit, told_after
+from tests.conformance.rabbitmq import HOP, deliveries, outcomes, rabbit, scenario, told_after
 
 ONE: dict[str, Any] = {"queue_type": "stream"}
 THREE = {"queue_type": "stream", "nodes": 3}
@@ -27,9 +28,9 @@ def reader_away(until: float, since: float = 0.05) -> dict[str, Any]:
 
 
 def stream(channel: dict[str, Any] = ONE, service: dict[str, Any] | None = None, **settings: Any) -> Story:
-    """A world with a stream; who has lost a connection is back after 0.2 s, and no reader is sent all at once."""
+    """A world with a stream that readers begin with its first message; who has lost a connection is back in 0.2 s."""
     producer = {"recovery_interval": 0.2, **settings.pop("producer", {})}
-    service = {"recovery_interval": 0.2, "prefetch": 100, **(service or {})}
+    service = {"recovery_interval": 0.2, "prefetch": 100, "offset": "first", **(service or {})}
     told = rabbit(channel, producer, service, **settings)
     assert not told.outcome.inert, "each fault struck something"
     return told
@@ -101,6 +102,46 @@ def test_R39_a_late_reader_starts_where_it_says(offset: str, missed: int) -> Non
     assert told.order("delivered") == list(range(missed, 5))
     assert told.causes == ({("lost", "offset_next"): missed} if missed else {})
     assert outcomes(told) == ["confirmed"] * 5
+
+
+def test_R39_without_a_stored_offset_a_reader_begins_with_what_is_published_from_then_on() -> None:
+    # given a reader that says nothing of an offset, and comes when messages 0 and 1 are there
+    told = rabbit(ONE, service={"prefetch": 100}, faults=[reader_away(until=0.25, since=0)])
+    assert told.order("delivered") == [2, 3, 4]
+    assert told.causes == {("lost", "offset_next"): 2}
+
+
+def test_R39_readers_without_a_prefetch_or_with_automatic_acks_are_refused() -> None:
+    with pytest.raises(
+        ScenarioError, match="billing: RabbitMQ refuses consumers of a stream without a prefetch"
+    ):
+        scenario(ONE)
+    with pytest.raises(ScenarioError, match="acks are credit for a stream"):
+        scenario(ONE, service={"prefetch": 10, "ack": "auto"})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"message_ttl": 1},
+        {"expires": 1},
+        {"max_length": 1},
+        {"overflow": "reject-publish"},
+        {"delivery_limit": 5},
+        {"delayed_retry_type": "all"},
+        {"dead_letter_exchange": "parking"},
+        {"is_delay_queue": True},
+    ],
+    ids=str,
+)
+def test_R39_a_stream_is_not_declared_with_what_only_queues_have(setting: dict[str, Any]) -> None:
+    with pytest.raises(ScenarioError, match=f"refuses to declare a stream with {next(iter(setting))};"):
+        scenario({**ONE, **setting}, service={"prefetch": 10})
+
+
+def test_R39_and_a_queue_is_not_with_what_only_streams_have() -> None:
+    with pytest.raises(ScenarioError, match="max_age is for streams"):
+        scenario({"max_age": 10})
 
 
 def test_R39_a_reader_with_a_stored_offset_does_not_start_at_next() -> None:

@@ -522,8 +522,8 @@ DISK = (
     Mutant(
         "flush-saves-what-came-later",
         "storage.py",
-        "for _ in range(written):",
-        "for _ in range(len(self._dirty)):",
+        "self._settle(written, is_ok)",
+        "self._settle(len(self._dirty), is_ok)",
         "a flush saves what was written before it began",
         (STORAGE,),
     ),
@@ -538,8 +538,8 @@ DISK = (
     Mutant(
         "failed-fsync-leaves-dirty-pages",
         "storage.py",
-        "        if is_ok:\n            _apply(self._on_device, record)\n        elif",
-        "        if not is_ok:\n            self._dirty.append(record)\n        elif",
+        "                    marked_clean[key] = (is_live, number)",
+        "                    self.write((key,) if is_live else (), () if is_live else (key,))",
         "pages whose fsync failed count as clean and no later fsync writes them",
         (STORAGE,),
     ),

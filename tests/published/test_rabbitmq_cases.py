@@ -12,7 +12,7 @@ QUICK = {  # how many lines of each are predicted right, and how many were given
     "P-03": (3, 0),
     "P-04": (4, 0),
     "P-05": (4, 0),
-    "P-09": (6, 2),
+    "P-09": (5, 2),  # and one is explained
     "P-12": (1, 2),  # and one is explained
     "P-13": (5, 2),
     "P-17": (9, 0),
@@ -48,7 +48,7 @@ def rate(times: list[float]) -> float:
 
 @pytest.mark.parametrize(
     ("channel", "pieces"),
-    [({}, 2), (QUORUM, 3)],  # an enqueue and a delivery; of a quorum queue also the ack
+    [({}, 2), (QUORUM, 2)],  # an enqueue and a delivery; of a quorum queue a publish and an ack
     ids=["classic", "quorum"],
 )
 def test_a_queue_spends_its_cpu_on_each_message(channel: dict[str, object], pieces: int) -> None:
@@ -69,7 +69,7 @@ def test_a_quorum_queue_that_is_slower_than_its_publisher_holds_no_more_than_the
         service={"service_time": 0, "prefetch": 1000},
         duration=60,
     )
-    assert rate(told.times("processed")[1000:]) == pytest.approx(1 / 0.3e-3, rel=0.05)
+    assert rate(told.times("processed")[1000:]) == pytest.approx(1 / 0.2e-3, rel=0.05)
     assert told["backlog_max"] <= 2000
 
 
@@ -81,7 +81,7 @@ def test_an_ack_of_many_is_one_command_of_a_quorum_queue() -> None:
         duration=60,
     )
     assert told["unique"] == 2000 and told["duplicates"] == 0
-    assert rate(told.times("processed")[400:]) == pytest.approx(1000 / 2, rel=0.1)  # else it were 333
+    assert rate(told.times("processed")[400:]) == pytest.approx(1000, rel=0.1)  # else it were 500
 
 
 def test_a_publishers_thread_spends_its_cpu_on_each_publish() -> None:

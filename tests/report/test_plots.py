@@ -136,6 +136,15 @@ def test_faults_are_shaded_and_named():
     assert spans == [10.0, 22.0, 45.0]
 
 
+def test_faults_that_only_some_rows_have_are_shown_and_these_rows_named():
+    result = fakes.storage_with_faults()
+    result.rows[0].outcomes[0].faults = []
+    figure = PLOTS["series"](result)
+    assert [patch.get_x() for patch in figure.axes[1].patches] == [10.0, 22.0, 45.0]
+    (note,) = [text for text in texts(figure) if text.startswith("Faults only in")]
+    assert note.count(";") == 1  # two of the three rows
+
+
 def test_rates_are_drawn_over_wider_bins_and_keep_their_sum():
     result = fakes.single_row()
     course = result.rows[0].outcomes[0].series
@@ -170,7 +179,8 @@ def test_parts_add_up_to_the_mean_latency():
     panel = figure_of("components", "three rows with faults").axes[0]
     ends = [sum(container[row].get_width() for container in panel.containers) for row in range(3)]
     assert ends == pytest.approx([20.0, 40.0, 60.0])  # ms
-    assert [text.get_text() for text in panel.get_legend().get_texts()] == list(fakes.COMPONENTS)
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert legend == ["publish", "in queue", "delivery", "in consumer", "service"]
 
 
 def test_a_row_in_which_nothing_was_processed_is_named_not_drawn():

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.brokers.rabbitmq.replication import FORGET_EVERY, WINDOW, Mesh, ReplicatedLog
+from sim.brokers.rabbitmq.mesh import Mesh
+from sim.brokers.rabbitmq.replication import FORGET_EVERY, WINDOW, ReplicatedLog
 from sim.distributions import Constant, Exponential
 from sim.kernel import World
 from sim.network import Host, Network, NetworkSettings

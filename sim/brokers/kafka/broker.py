@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.kafka.causes import DISK_LOST, UNFLUSHED
+from sim.brokers.kafka.causes import DISK_LOST, RETENTION, UNFLUSHED
 from sim.brokers.kafka.cleaner import Cleaner
 from sim.brokers.kafka.log import Batch, Log, Piece
 from sim.brokers.kafka.replication import (
@@ -51,6 +51,7 @@ class Broker:
             cluster.settings.broker_bandwidth is not None or cluster.sim.config.network.bandwidth is not None
         )
         self.controller_link: Connection
+        self.is_serving = True  # its process listens: not before the controller has unfenced it
         self.cleaner = Cleaner(self)
         self._power_cuts = 0
         self.host.residents.append(self)
@@ -144,6 +145,9 @@ class Broker:
             if told.start > end:
                 log.restart_at(told.start)
             log.extend(told)
+            if told.log_start > log.start:  # what the leader has let go goes here, too
+                start, gone = log.start, log.drop_before(told.log_start)
+                partition.topic.vanished(partition, start, gone, RETENTION)
             if not log.is_dirty:
                 self.wrote(partition, log)
         else:
@@ -162,6 +166,10 @@ class Broker:
     def from_controller(self, handler: Callable[..., Any], *args: Any) -> None:
         """At the controller: send something to this broker."""
         self.controller_link.back.send(_hand_over, NO_COPY, handler, args)
+
+    def unfenced(self) -> None:
+        """The controller has its registration: from now on it takes requests."""
+        self.is_serving = True
 
     def told(self, partition: Partition, leader: Broker | None, epoch: int, isr: list[Broker]) -> None:
         """A partition has a leader, as of an epoch (K-23, K-24)."""
@@ -197,6 +205,7 @@ class Broker:
     def crashed(self, kind: str) -> None:
         """K-28: the logs are as long as before; a machine loses what was not written back, a disk everything."""
         self.leads.clear()
+        self.is_serving = False
         self._power_cuts += kind != "process"
         for fetcher in self.fetchers.values():
             fetcher.forget()

@@ -81,6 +81,13 @@ NEVER_SEEN = _cause(
     "K-40",
     "auto.offset.reset=earliest",
 )
+NO_OFFSET = _cause(
+    "lost",
+    "offset_reset_none",
+    "The group had no valid offset, and every consumer raised an error and stopped: an operator has to set one.",
+    "K-40",
+    "auto.offset.reset=earliest",
+)
 
 # -- expired, rejected, parked ---------------------------------------------------------------------------------------
 
@@ -176,6 +183,13 @@ LOCK_EXPIRED = _cause(
     "The share group's lock on the record ran out, and it was delivered again.",
     "K-50",
     "a longer lock or shorter processing",
+)
+SHARE_STATE_LOST = _cause(
+    "duplicate",
+    "share_leader_moved",
+    "The partition's leader was replaced: which records are locked it had in memory, and they were delivered again.",
+    "K-50",
+    IDEMPOTENT_CONSUMER,
 )
 TRANSACTION_ABORTED = _cause(
     "duplicate",

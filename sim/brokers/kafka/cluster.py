@@ -10,7 +10,7 @@ from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.controller import Controller
 from sim.brokers.kafka.log import Batch, LogConfig
 from sim.brokers.kafka.offsets import CommittedOffsets
-from sim.brokers.kafka.replication import Answer, Partition, Topic
+from sim.brokers.kafka.replication import NOT_LEADER, Answer, Partition, Topic
 from sim.brokers.kafka.settings import Channel, ConsumerClient
 from sim.brokers.kafka.transactions import TransactionCoordinator
 from sim.connection import Connection
@@ -53,7 +53,8 @@ class Cluster:
             settings.transaction_state_log_replication_factor,
             settings.transaction_state_log_min_isr,
         )
-        self.committed = CommittedOffsets(self.offsets, settings.offsets_retention)
+        self.transactions.on_compacted = lambda numbers: None  # nobody reads them again
+        self.committed = CommittedOffsets(self.offsets)
         self.transaction_coordinator = TransactionCoordinator(self)
         self._producer_ids = 0
         self._links: dict[tuple[Broker, Broker], Connection] = {}
@@ -104,6 +105,7 @@ class Cluster:
         settings = self.settings
         names = {"opened": "client_opened", "broken": "client_broken"}
         rule = Sessions(settings.replica_fetch_wait_max, FETCH_TIMEOUT)
+        accepts = {} if server is self.controller else {"accepts": lambda: server.is_serving}
         if server is self.controller:
             rule = Sessions(settings.broker_heartbeat_interval, settings.broker_session_timeout)
         connection = self.sim.network.connection(
@@ -114,6 +116,7 @@ class Cluster:
             tcp=replace(self.sim.network.settings.tcp, heartbeat=None, reconnect=0.05, reconnect_max=1.0),
             heartbeats=rule,
             **{names.get(name, name): function for name, function in told.items()},
+            **accepts,
         )
         for stream in (connection.there, connection.back):
             stream.settings = replace(stream.settings, delay=settings.broker_delay)
@@ -139,6 +142,7 @@ class Cluster:
             heartbeats=Sessions(settings.fetch_max_wait, settings.request_timeout)
             if isinstance(settings, ConsumerClient)
             else None,
+            accepts=lambda: server.is_serving,
             **told,
         )
         connection.keep_open()
@@ -161,7 +165,7 @@ class InternalTopic:
         self.partition: Partition = self.partitions[0]
         self.min_insync_replicas = min(min_isr, len(self.partition.replicas))
         self.on_led: Callable[[Broker], Any] = lambda broker: None
-        self.on_compacted: Callable[[list[int]], Any] = lambda numbers: None
+        self.on_compacted: Callable[[list[int]], Any] | None = None  # None: it is never compacted
         self._compacts_at = COMPACTS_AT
 
     def appended(self, partition: Partition, batch: Batch, offset: int) -> None:
@@ -191,18 +195,22 @@ class InternalTopic:
         return leader
 
     def write(self, number: int, answer: Answer) -> None:
-        """The coordinator writes a record, like any other with acks=all; without a coordinator nothing happens."""
+        """The coordinator writes a record, like any other with acks=all; one that was deposed meanwhile is refused."""
         broker = self.coordinator
         if broker is not None:
             broker.produce(self.partition, Batch([number], 64), "all", answer)
-            if len(broker.logs[self.partition].records) >= self._compacts_at:
+            is_long = len(broker.logs[self.partition].records) >= self._compacts_at
+            if is_long and self.on_compacted is not None:
                 self._compact(broker)
+        else:
+            answer(NOT_LEADER, -1, self.world.now)
 
     def _compact(self, leader: Broker) -> None:
         """Forget what all replicas have, and can never lose."""
         log = leader.logs[self.partition]
         logs = [broker.logs[self.partition] for broker in self.partition.replicas]
         end = min(min(other.flushed, log.agreement(other)) for other in logs)
+        assert self.on_compacted is not None
         if end > log.start:
             self.on_compacted(log.read(log.start, end))
             for other in logs:

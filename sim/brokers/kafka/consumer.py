@@ -1,30 +1,39 @@
 """The consumer: the poll loop of an application's thread, with a thread beside it that sends heartbeats.
 
 `poll()` returns up to max.poll.records; the application processes them; the next poll() may commit what the last one
-returned. *Position* (what poll() returns next) is in this memory, *committed* is in the coordinator's log.
+returned. *Position* (what poll() returns next) is in this memory, *committed* is in the coordinator's log. How it
+becomes a member of its group is in `membership.py`, how it gets its records in `fetching.py`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sim.apps import Delivery
+from sim.apps import HANDLER_FAILED, OK, Delivery
 from sim.brokers.kafka.causes import (
     COMMITTED_EARLY,
     NEVER_SEEN,
     NOT_COMMITTED,
     POLL_EXCEEDED,
-    RETENTION,
-    REVOKED,
+    RESET_EARLIEST,
     TRANSACTION_ABORTED,
 )
 from sim.brokers.kafka.cluster import Sessions
 from sim.brokers.kafka.coordinator import CoordinatorLink
-from sim.brokers.kafka.fetching import DIVERGED, NOT_LEADER, Fetched, FetchSession
-from sim.brokers.kafka.log import ABORT, FENCED, OK
+from sim.brokers.kafka.fetching import DIVERGED, LISTED, NOT_LEADER, RESET, Fetched, FetchSession
+from sim.brokers.kafka.group import (
+    ILLEGAL_GENERATION,
+    REBALANCE_IN_PROGRESS,
+    STALE_MEMBER_EPOCH,
+    UNKNOWN_MEMBER,
+    intervals,
+)
+from sim.brokers.kafka.log import ABORT, FENCED
+from sim.brokers.kafka.log import OK as NO_ERROR
+from sim.brokers.kafka.membership import ClassicMembership, ConsumerMembership, Membership
 from sim.brokers.kafka.metadata import RETRY_BACKOFF, Metadata
 from sim.brokers.kafka.offsets import Positions
 from sim.brokers.kafka.replication import Partition
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from sim.brokers.kafka.topic import Topic
     from sim.consuming import Worker
 
-Record = tuple[Partition, int, int]  # partition, offset, copy
+Record = tuple[Partition | None, int, int]  # partition (None: it is another's by now), offset, copy
 
 
 class Consumer:
@@ -53,9 +62,10 @@ class Consumer:
         )
         self.host, self.pairs, self.name = worker.host, group.pairs, worker.host.name
         self.commits_first = worker.settles_first and not settings.enable_auto_commit
-        worker.settles_first = (
-            False  # what comes first here is the commit of a poll, not the answer to a record
-        )
+        # What comes first here is the commit of a poll, not the answer to a record.
+        worker.settles_first = False
+        is_classic = settings.group_protocol == "classic"
+        self.membership: Membership = (ClassicMembership if is_classic else ConsumerMembership)(self, group)
         self._start_empty()
         self.sessions = {broker: FetchSession(self, broker) for broker in topic.cluster.brokers}
         self.metadata = Metadata(
@@ -65,19 +75,23 @@ class Consumer:
             settings.metadata_max_age,
             self.fetch_all,
         )
+        self.world.in_background(settings.metadata_max_age, self._refresh_metadata)
         self.coordinator = CoordinatorLink(
             topic.cluster.offsets,
             self.host,
             settings,
-            Sessions(settings.heartbeat_interval, settings.session_timeout),
+            Sessions(*intervals(settings)),
             connected=self._connected,
-            heard=lambda: group.heard(self),
             silent=lambda: group.silent(self),
         )
+        group.clients.append(self)
         self.host.residents.append(self)
         self.output: TransactionManager | None = None
         if settings.transactional or (settings.transactional is None and self._publishes_here(worker)):
             self.output = self._output_in_transactions(worker)
+        self.commits_before_revocation = (
+            settings.enable_auto_commit or settings.commits_when_revoked or self.output is not None
+        )
 
     def _publishes_here(self, worker: Worker) -> bool:
         """Whether what the service publishes goes to a topic of the same cluster."""
@@ -95,7 +109,6 @@ class Consumer:
         return manager
 
     def _start_empty(self) -> None:
-        self.generation = -1
         self.assigned: dict[Partition, None] = {}
         self.fetch_from: Positions = {}
         self.position: Positions = {}
@@ -104,120 +117,181 @@ class Consumer:
         self.buffer: deque[Fetched] = deque()  # fetched, not polled
         self.buffered: dict[Partition, None] = {}
         self.batch: deque[Record] = deque()  # polled, not handed to a handler yet
-        self.at_work: dict[int, tuple[Partition, int]] = {}  # at handlers: where a copy is from
-        self.done: Positions = {}  # offsets below were processed since the last commit
+        self.kept: dict[
+            Partition, tuple[list[Record], int]
+        ] = {}  # polled, to be tried again; and the position then
+        self.at_work: dict[int, tuple[Partition | None, int]] = {}  # at handlers: where a copy is from
+        self.done: Positions = {}  # offsets below were processed, unless they are still at work
+        self.has_raised = False
+        self._reset_from: Positions = {}  # for the books: offsets below were read before a reset
+        self._is_begun = False
         self._processed = 0
-        self._is_polling = False
-        self._is_joined = False
-        self._has_to_rejoin = False
-        self._is_committing = False
+        self._is_polling = False  # the thread is inside poll()
+        self._is_closed = False
+        self._is_blocked = False  # it waits for a commit
+        self._resumes_poll = False  # and does so inside poll()
+        self._in_poll: deque[Callable[[], Any]] = deque()
+        self._owes_commit = False
         self._next_auto_commit = 0.0
-        self._polls = 0
+        self._is_auto_commit_due = False
         self._polled_at = 0.0
         self._is_watched = False
 
-    def tell(self, handler: Callable[..., Any], *args: Any) -> None:
-        """At the coordinator: tell this member something."""
-        self.coordinator.tell(handler, *args)
-
-    # -- membership --------------------------------------------------------------------------------------------
-
     def _connected(self) -> None:
         """The coordinator can be reached."""
-        if not self._is_joined:
-            self._join()
+        if not self._is_begun:
+            self._begin()
+        else:
+            self.membership.connected()
 
-    def _join(self) -> None:
-        self._is_polling = False
-        self.coordinator.ask(self.group.join, self, then=self._assigned)
+    def _begin(self) -> None:
+        """The application subscribes, and calls poll() for the first time."""
+        self._is_begun = self._is_polling = True
+        self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
+        self.membership.start()
 
-    def told_to_rejoin(self) -> None:
-        """K-34: a heartbeat's answer says that the group rebalances: the next poll() joins again."""
-        self._has_to_rejoin = True
-        if not self.at_work and not self.batch and not self._is_committing:
+    # -- partitions come and go --------------------------------------------------------------------------------
+
+    def in_poll(self, function: Callable[..., Any], *args: Any) -> None:
+        """Do something as soon as the application's thread is inside poll()."""
+        self._in_poll.append(partial(function, *args))
+        if self._is_polling:
             self._poll()
 
-    def _assigned(self, generation: int, partitions: list[Partition]) -> None:
-        self._is_joined, self._has_to_rejoin = True, False
-        self.generation = generation
-        kept = [p for p in partitions if p in self.assigned]
-        self._drop([p for p in self.assigned if p not in kept])
-        self.assigned = dict.fromkeys(partitions)
-        new = [p for p in partitions if p not in kept]
-        if new:
-            self.coordinator.ask(self.group.fetch_offsets, new, then=self._offsets_told)
-        self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
-        self.fetch_all()
-        self._poll()
+    def take_over(self, partitions: list[Partition]) -> None:
+        """These partitions are this member's from now on: ask for their offsets."""
+        if partitions:
+            self.assigned.update(dict.fromkeys(partitions))
+            self.coordinator.ask(self.group.fetch_offsets, partitions, then=self._offsets_told)
 
-    def _drop(self, partitions: list[Partition]) -> None:
-        """These partitions are another's: forget what was fetched of them."""
+    def before_revocation(self, then: Callable[[], Any]) -> None:
+        """K-34: what there is to commit before partitions go, and then go on."""
+        offsets: Positions = {}
+        if self.settings.enable_auto_commit:
+            offsets = self._returned()
+        elif self.commits_before_revocation:
+            offsets = self._finished()
+        self._commit(offsets, then=then)
+
+    def give_up(self, partitions: list[Partition], cause: int) -> None:
+        """These partitions are another's: forget what was fetched of them; what was polled will be processed."""
         gone = dict.fromkeys(partitions)
         for partition in partitions:
-            self.fetch_from.pop(partition, None)
-            self.position.pop(partition, None)
-            self.epochs.pop(partition, None)
-            self.done.pop(partition, None)
+            self.group.cause_of_rewind[partition] = cause
             self.assigned.pop(partition, None)
             self.buffered.pop(partition, None)
+            self.kept.pop(partition, None)
+            for positions in (self.fetch_from, self.position, self.committed, self.epochs, self.done):
+                positions.pop(partition, None)
         self.buffer = deque(part for part in self.buffer if part.partition not in gone)
-        self.batch = deque(record for record in self.batch if record[0] not in gone)
+        self.batch = deque((None, n, copy) if p in gone else (p, n, copy) for p, n, copy in self.batch)
+        for copy, (partition_of, offset) in self.at_work.items():
+            if partition_of in gone:
+                self.at_work[copy] = (None, offset)
 
-    def _offsets_told(self, offsets: dict[Partition, int | None]) -> None:
+    def _offsets_told(self, offsets: dict[Partition, tuple[int, int] | None]) -> None:
         """K-40: start from the committed offset, or from where auto.offset.reset says."""
-        for partition, offset in offsets.items():
-            if partition in self.assigned:
-                if offset is None:
-                    offset = self._reset(partition, 0, NEVER_SEEN)
+        for partition, found in offsets.items():
+            if partition not in self.assigned or partition in self.fetch_from:
+                continue
+            if found is None:
+                self._reset(partition, 0)
+            else:
+                offset, self.epochs[partition] = found
                 self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
                 self.group.reads_from(partition, offset)
         self.fetch_all()
 
-    def _reset(self, partition: Partition, read_before: int, cause: int) -> int:
-        """K-40: where to start without a valid offset. Of what is skipped the books hear why."""
+    def _reset(self, partition: Partition, read_before: int) -> None:
+        """K-40: no valid offset: ask the leader where to begin, or raise NoOffsetForPartition."""
+        self.position.pop(partition, None)
+        self.epochs.pop(partition, None)
+        if self.settings.auto_offset_reset == "none":
+            self.fetch_from.pop(partition, None)
+            self._raise()
+        else:
+            self.fetch_from[partition] = RESET
+            self._reset_from[partition] = read_before
+
+    def _begin_at(self, partition: Partition, offset: int) -> None:
+        """The leader's answer to that. Of what is skipped the books hear why."""
+        self.fetch_from[partition] = self.position[partition] = offset
+        self.group.reads_from(partition, offset)
         log = partition.log()
-        if self.settings.auto_offset_reset == "earliest":
-            return log.start
-        for copy in log.read(max(log.start, read_before), log.end):
-            if copy > ABORT:
-                self.pairs.died(copy, cause)
-        return log.end
+        if self.settings.auto_offset_reset == "latest":
+            for copy in log.read(max(log.start, self._reset_from[partition]), offset):
+                if copy > ABORT:
+                    self.pairs.died(copy, NEVER_SEEN)
+        elif (self.group.name, partition) in self.group.offsets.ever:
+            self.group.cause_of_rewind[partition] = RESET_EARLIEST  # there was one before
+
+    def _raise(self) -> None:
+        """The application stops, and whoever starts it again sees it stop again."""
+        if not self.has_raised:
+            self.has_raised = True
+            self.in_poll(self.close)
 
     # -- poll() ------------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        """The application's thread calls poll()."""
-        if not self._is_joined or self._is_committing or not self.host.is_running:
+        """The application's thread calls poll(), or something happens inside it."""
+        if self._is_blocked or not self._is_begun:
             return
-        if self._has_to_rejoin:
-            self._rejoin()
-            return
-        settings = self.settings
-        self._polls += 1
+        self._is_polling = False
         self._polled_at = now = self.world.now
-        if settings.enable_auto_commit and now >= self._next_auto_commit:
-            self._next_auto_commit = now + settings.auto_commit_interval
-            self._commit(self._returned(), then=None)  # K-36: what the polls before this one returned
-        self._is_polling = not self.buffer
-        if not self.buffer:
+        while self._in_poll:
+            self._in_poll.popleft()()
+            if self._is_blocked or not self._is_begun:
+                self._resumes_poll = True
+                return
+        settings = self.settings
+        if settings.enable_auto_commit:
+            if now >= self._next_auto_commit:
+                self._next_auto_commit = now + settings.auto_commit_interval
+                self._commit(self._returned(), then=None)  # K-36: what the polls before this one returned
+        elif settings.hands_off or self._owes_commit:
+            self._commit_between_polls()
+        if not self.buffer and not self.kept:
+            self._is_polling = True
+            if settings.enable_auto_commit and not self._is_auto_commit_due and self._returned():
+                self._is_auto_commit_due = True
+                self.host.call_at(self._next_auto_commit, self._auto_commit_is_due)
             return
         self._take(settings.max_poll_records)
-        if self.commits_first:  # K-38
-            self._commit(self._returned(), then=self._hand_over)
+        if not self.batch:
+            self._poll()  # there were markers only
             return
         if not self._is_watched:
             self._watch_poll_interval()
+        self._commit(self._returned() if self.commits_first else {}, then=self._begin_batch)  # K-38
+
+    def _begin_batch(self) -> None:
+        """What was polled goes to handlers; to a pool of them all at once, and poll() goes on (K-37)."""
         self._hand_over()
-        if settings.hands_off:
-            self.host.call_later(0.0, self._poll)  # K-37: poll goes on, whatever the workers do
+        if self.settings.hands_off:
+            self.host.call_later(0.0, self._poll)
+
+    def _auto_commit_is_due(self) -> None:
+        self._is_auto_commit_due = False
+        if self._is_polling:
+            self._poll()
+
+    def _commit_between_polls(self) -> None:
+        if self.settings.commit_every is None or self._owes_commit:
+            self._owes_commit = False
+            self._commit(self._finished(), then=None)
 
     def _take(self, limit: int) -> None:
         """Take up to `limit` records out of the buffer, and fetch more of what is empty now."""
-        buffer, batch = self.buffer, self.batch
+        buffer, batch, kept = self.buffer, self.batch, self.kept
         has_room = False
+        aside = []
         while buffer and limit > 0:
             part = buffer[0]
             partition, first = part.partition, part.taken
+            if kept and partition in kept:
+                aside.append(buffer.popleft())
+                continue
             records = part.records
             last = min(len(records), first + limit)
             offset = part.start + first
@@ -233,58 +307,94 @@ class Consumer:
                 buffer.popleft()
                 del self.buffered[partition]
                 has_room = True
+        if kept:
+            buffer.extendleft(reversed(aside))
+            for partition, (records_kept, end) in kept.items():
+                batch.extend(records_kept)
+                self.position[partition] = end
+            kept.clear()
         if has_room:
             self.fetch_all()
 
-    def _returned(self) -> Positions:
-        return {p: offset for p, offset in self.position.items() if offset != self.committed.get(p)}
-
     def _hand_over(self) -> None:
-        batch, at_work, group = self.batch, self.at_work, self.group
+        batch, at_work = self.batch, self.at_work
         limit = self.worker.slots if not self.settings.hands_off else len(batch) + len(at_work)
         while batch and len(at_work) < limit:
             partition, offset, copy = batch.popleft()
-            if offset < group.delivered_to.get(partition, 0):
-                copy = group.redelivered(partition, copy)
-            else:
-                group.delivered_to[partition] = offset + 1
             at_work[copy] = (partition, offset)
             self.worker.on_delivery(Delivery(self, copy, copy))
         if not batch and not at_work:
-            self._go_on()
+            self._go_on()  # the commit before them has failed
 
     def settle(self, tag: int, outcome: str) -> None:
-        """A handler is done with a record. One that failed is tried again: the partition waits for it (K-07)."""
-        record = self.at_work.get(tag)
-        if record is None:
+        """A handler is done with a record. One that failed is tried again: its partition waits for it (K-07)."""
+        if tag not in self.at_work:
             return
-        if outcome != "ok":
-            self.host.call_later(0.0, self._again, tag)
+        if outcome != OK and not self.commits_first:
+            self._try_again(tag)
             return
-        del self.at_work[tag]
-        partition, offset = record
-        if partition in self.assigned and offset >= self.done.get(partition, 0):
+        if outcome != OK:
+            self.pairs.died(tag, HANDLER_FAILED)  # its offset is committed
+        partition, offset = self.at_work.pop(tag)
+        if partition is not None and offset >= self.done.get(partition, 0):
             self.done[partition] = offset + 1
         settings = self.settings
         if settings.commit_every is not None and not settings.enable_auto_commit and not self.commits_first:
             self._processed += 1
-            if self._processed % settings.commit_every == 0:
-                self._commit(dict(self.done), then=self._go_on)  # K-39
+            if self._processed % settings.commit_every == 0 and not self._is_blocked:
+                self._commit(self._finished(), then=None if settings.hands_off else self._go_on)  # K-39
                 return
         self._go_on()
+
+    def _try_again(self, tag: int) -> None:
+        """Of one thread's partition, what was polled waits for the next poll(), as if it had sought back to it."""
+        partition, offset = self.at_work[tag]
+        if self.worker.slots > 1 or self.settings.hands_off:
+            self.host.call_later(0.0, self._again, tag)
+            return
+        del self.at_work[tag]
+        if partition is not None:
+            rest = [record for record in self.batch if record[0] is partition]
+            self.batch = deque(record for record in self.batch if record[0] is not partition)
+            self._keep(partition, [(partition, offset, tag), *rest])
+            self.fetch_all()  # what is buffered of it keeps no other partition waiting
+        self.host.call_later(0.0, self._go_on)
+
+    def _keep(self, partition: Partition, records: list[Record]) -> None:
+        self.kept[partition] = (records, self.position[partition])
+        self.position[partition] = records[0][1]
 
     def _again(self, tag: int) -> None:
         if tag in self.at_work:
             self.worker.on_delivery(Delivery(self, tag, tag))
 
     def _go_on(self) -> None:
+        settings = self.settings
+        if self._is_blocked or self._is_polling or settings.hands_off:
+            return
         if self.batch:
             self._hand_over()
-        elif not self.at_work and not self.settings.hands_off:
-            if self.done and not self.settings.enable_auto_commit and not self.commits_first:
-                self._commit(dict(self.done), then=self._poll)
-            else:
-                self._poll()
+        elif not self.at_work:
+            is_due = (
+                settings.commit_every is None and not settings.enable_auto_commit and not self.commits_first
+            )
+            self._commit(self._finished() if is_due else {}, then=self._poll)
+
+    def _returned(self) -> Positions:
+        """What poll() has returned and is not committed."""
+        return {p: offset for p, offset in self.position.items() if offset != self.committed.get(p)}
+
+    def _finished(self) -> Positions:
+        """Offsets below which all is processed, and is not committed."""
+        if not self.done:
+            return {}
+        ends = dict(self.done)
+        for partition, offset in self.at_work.values():
+            if partition in ends and offset < ends[partition]:
+                ends[partition] = offset
+        return {p: offset for p, offset in ends.items() if offset > self.committed.get(p, -1)}
+
+    # -- max.poll.interval.ms ----------------------------------------------------------------------------------
 
     def _watch_poll_interval(self) -> None:
         self._is_watched = True
@@ -292,35 +402,19 @@ class Consumer:
         self.host.call_at(due, self._check_poll_interval)
 
     def _check_poll_interval(self) -> None:
-        """K-35: the application has not polled for too long: the member leaves by itself."""
+        """K-35: the application has not polled for too long: the member leaves by itself, and the work goes on."""
         self._is_watched = False
-        if not (self.at_work or self.batch):
+        if self._is_polling or not self._is_begun:
             return
         if self.world.now < self._polled_at + self.settings.max_poll_interval:
             self._watch_poll_interval()
             return
-        for partition in self.assigned:
-            self.group.cause_of_rewind[partition] = POLL_EXCEEDED
-        self.coordinator.ask(self.group.leave, self)
-        self._drop(list(self.assigned))
-        self.generation = -1
-        self._has_to_rejoin = True  # it joins again with its next poll()
-
-    def _rejoin(self) -> None:
-        """K-34: give up everything (eager), after committing what was returned (auto commit), and join again."""
-        if self.settings.enable_auto_commit and self._returned():
-            self._commit(self._returned(), then=self._join_again)
-        else:
-            self._join_again()
-
-    def _join_again(self) -> None:
-        is_cooperative = self.settings.partition_assignment_strategy == "cooperative-sticky"
-        if not is_cooperative:
-            for partition in self.assigned:
-                self.group.cause_of_rewind[partition] = REVOKED
-            self._drop(list(self.assigned))
-        self._has_to_rejoin = False
-        self._join()
+        if self.membership.member is None:
+            return
+        self.membership.leave()
+        self._in_poll.clear()
+        self.give_up(list(self.assigned), POLL_EXCEEDED)
+        self.in_poll(self.membership.join_again)
 
     # -- commits -----------------------------------------------------------------------------------------------
 
@@ -331,44 +425,96 @@ class Consumer:
                 then()
             return
         if then is not None:
-            self._is_committing = True
+            self._is_blocked = True
+        self._ask_to_commit(offsets, then)
+
+    def _ask_to_commit(self, offsets: Positions, then: Callable[[], Any] | None) -> None:
+        offsets = {p: offset for p, offset in offsets.items() if p in self.assigned}
         told = partial(self._commit_told, offsets, then)
-        if self.output is not None:
-            self.output.commit((self.group, self.generation, self, offsets), told)
-            return
-        self.coordinator.ask(self.group.commit, self, self.generation, offsets, then=told)
+        membership = self.membership
+        if membership.member is None:
+            told(UNKNOWN_MEMBER)  # CommitFailed, without asking: it has left
+        elif not offsets:
+            told(NO_ERROR)
+        elif self.output is not None:
+            self.output.commit((self.group, membership.epoch, membership.member, offsets), told)
+        else:
+            self.coordinator.ask(self.group.commit, membership.member, membership.epoch, offsets, then=told)
 
     def _commit_told(self, offsets: Positions, then: Callable[[], Any] | None, error: str) -> None:
-        if then is not None:
-            self._is_committing = False
         if error == NOT_LEADER:  # the coordinator has moved
-            self._commit(offsets, then)
+            self._ask_to_commit(offsets, then)
             return
-        if error == OK:
-            self.committed.update(offsets)
+        if error == STALE_MEMBER_EPOCH and self.output is None:
+            self.host.call_later(
+                RETRY_BACKOFF, self._ask_to_commit, offsets, then
+            )  # with what it is told meanwhile
+            return
+        if then is not None:
+            self._is_blocked = False
+        if error == NO_ERROR:
             for partition, offset in offsets.items():
-                if self.done.get(partition, 0) <= offset:
-                    self.done.pop(partition, None)
-        elif self.output is not None:
-            self._begin_again(error)
+                if partition in self.assigned:
+                    self.committed[partition] = offset
+                    if self.done.get(partition, offset + 1) <= offset:
+                        del self.done[partition]
         else:
-            self._has_to_rejoin = True  # CommitFailed: the group has gone on without this member
-            if self.commits_first:
-                self.batch.clear()  # K-38: commitSync() raises, and what was polled is not processed
+            self._commit_failed(error)
         if then is not None:
             then()
+        if self._resumes_poll and not self._is_blocked:
+            self._resumes_poll = False
+            self._poll()
+
+    def _commit_failed(self, error: str) -> None:
+        if self.output is not None:
+            self._begin_again(error)
+        elif error == REBALANCE_IN_PROGRESS or (error == ILLEGAL_GENERATION and self.membership.is_joining):
+            self._owes_commit = True  # it may be tried again when the rebalance is over
+            if self.commits_first:
+                self._put_back()
+        else:
+            self.membership.refused(error)
+            if self.commits_first:  # K-38: commitSync() raises, and what was polled is not processed
+                for _, _, copy in self.batch:
+                    self.pairs.died(copy, COMMITTED_EARLY)  # its end, if only the answer was lost
+                self.batch.clear()
+
+    def _put_back(self) -> None:
+        """What was polled and could not be committed first waits for the next poll()."""
+        batch, self.batch = self.batch, deque()
+        for partition in dict.fromkeys(record[0] for record in batch):
+            if partition is not None:
+                self._keep(partition, [record for record in batch if record[0] is partition])
 
     def _begin_again(self, error: str) -> None:
         """The transaction was aborted: read its input again, unless it is another's now."""
-        for partition in self.assigned:
-            self.group.cause_of_rewind[partition] = TRANSACTION_ABORTED
         partitions = list(self.assigned)
-        self._drop(partitions)
-        if error in ("ABORTED", FENCED):
-            self.assigned = dict.fromkeys(partitions)
-            self.coordinator.ask(self.group.fetch_offsets, partitions, then=self._offsets_told)
+        self.give_up(partitions, TRANSACTION_ABORTED)
+        if error in ("ABORTED", FENCED, STALE_MEMBER_EPOCH, REBALANCE_IN_PROGRESS):
+            self.take_over(partitions)
         else:
-            self._has_to_rejoin = True
+            self.membership.refused(error)
+
+    def stopping(self, done: Callable[[], Any]) -> None:
+        """The process is told to end: what was polled is processed, and the next thing is close()."""
+        if self._is_closed or not self._is_begun:
+            done()
+        else:
+            self.in_poll(self.close, done)
+
+    def close(self, done: Callable[[], Any] = lambda: None) -> None:
+        """K-33: commit, as before a rebalance, and leave the group at once; `done()` when that is heard of."""
+        self.before_revocation(partial(self._leave, done))
+
+    def _leave(self, done: Callable[[], Any]) -> None:
+        self._is_closed = self._is_blocked = True  # nobody polls any more
+        self._in_poll.clear()
+        if self.membership.member is None:
+            done()
+        else:
+            self.membership.leave(then=done)
+        self.give_up(list(self.assigned), NOT_COMMITTED)
 
     # -- fetching ----------------------------------------------------------------------------------------------
 
@@ -380,28 +526,51 @@ class Consumer:
         for session in self.sessions.values():
             session.fetch()
 
+    def _refresh_metadata(self) -> None:
+        """metadata.max.age.ms, for one that waits (K-31)."""
+        if self.host.is_running and self.world.now >= self.metadata.expires_at:
+            self.metadata.refresh()
+        self.world.in_background(self.settings.metadata_max_age, self._refresh_metadata)
+
     def positions_to_fetch(self, broker: Broker) -> dict[Partition, tuple[int, int]]:
         """Offset, and leader epoch of the record before it, of each partition to ask a broker for."""
         leaders, buffered, epochs = self.metadata.leaders, self.buffered, self.epochs
+        for partition in buffered:
+            if leaders[partition] is broker and partition not in self.kept:
+                return {}
         return {
             partition: (offset, epochs.get(partition, -1))
             for partition, offset in self.fetch_from.items()
-            if partition not in buffered and leaders[partition] is broker
+            if leaders[partition] is broker and partition not in buffered
         }
 
     def fetched(self, part: Fetched) -> None:
         """Records of a fetch response."""
-        partition = part.partition
-        if self.fetch_from.get(partition) != part.start:
+        partition, fetch_from = part.partition, self.fetch_from
+        if fetch_from.get(partition) != part.start:
             return  # the partition was revoked meanwhile, or its position moved
         self.epochs[partition] = part.epoch
+        known = self.group.delivered_to.get(partition, 0)
+        if part.start < known:
+            self._delivered_before(part, known)
         delivered = self.pairs.delivered
         for copy in part.records:
             if copy > ABORT:
                 delivered(copy)
+        end = part.start + len(part.records)
+        if end > known:
+            self.group.delivered_to[partition] = end
         self.buffer.append(part)
         self.buffered[partition] = None
-        self.fetch_from[partition] = part.start + len(part.records)
+        del fetch_from[partition]  # to the end: the others come first in the next fetch
+        fetch_from[partition] = end
+
+    def _delivered_before(self, part: Fetched, known: int) -> None:
+        """For the books: in place of records that some member has had already, the copies that these are."""
+        redelivered = self.group.redelivered
+        for i in range(min(len(part.records), known - part.start)):
+            if part.records[i] > ABORT:
+                part.records[i] = redelivered(part.partition, part.records[i])
 
     def look_at_buffer(self) -> None:
         """The thread waits in poll(): there may be something for it."""
@@ -414,29 +583,44 @@ class Consumer:
         if part.error == NOT_LEADER:
             self.host.call_later(RETRY_BACKOFF, self.metadata.refresh)
             self.host.call_later(RETRY_BACKOFF, self.fetch_all)
-        elif self.fetch_from.get(partition) is not None:
-            if part.error == DIVERGED:
-                offset = part.start
-            else:  # K-40, K-41
-                offset = self._reset(partition, self.position[partition], RETENTION)
-            self.fetch_from[partition] = self.position[partition] = offset
-            self.group.reads_from(partition, offset)
+        elif partition not in self.fetch_from:
+            return
+        elif part.error == LISTED:
+            if self.fetch_from[partition] == RESET:
+                self._begin_at(partition, part.start)
+        elif part.error != DIVERGED:  # K-40, K-41
+            self._reset(partition, self.position.get(partition, 0))
+        elif self.settings.auto_offset_reset == "none":  # LogTruncation
+            self._raise()
+        else:
+            self.fetch_from[partition] = self.position[partition] = part.start
+            self.group.reads_from(partition, part.start)
             self.epochs.pop(partition, None)
 
     # -- failure -----------------------------------------------------------------------------------------------
 
+    def held(self) -> Iterator[int]:
+        """Copies that were polled and that no handler has."""
+        for _, _, copy in self.batch:
+            yield copy
+        for records, _ in self.kept.values():
+            yield from (copy for _, _, copy in records)
+
     def crashed(self, kind: str) -> None:
         """K-33, K-38: positions are gone. What was committed and not processed is lost."""
-        held = [*(copy for _, _, copy in self.batch), *self.at_work]
-        for copy in held:
+        for copy in [*self.held(), *self.at_work]:
             self.pairs.died(copy, COMMITTED_EARLY)  # its end, if its offset is committed, or about to be
         for partition in self.assigned:
             self.group.cause_of_rewind[partition] = NOT_COMMITTED
         for session in self.sessions.values():
             session.forget()
         self.coordinator.forget()
+        self.membership.crashed()
+        has_raised = self.has_raised
         self._start_empty()
+        self.has_raised = has_raised
 
     def restarted(self) -> None:
-        """A new member, once it reaches the coordinator."""
+        """Another member, once it reaches the coordinator."""
+        self.has_raised = False
         self.metadata.start_empty()

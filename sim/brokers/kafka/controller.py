@@ -94,6 +94,7 @@ class Controller:
     def _unfence(self, broker: Broker) -> None:
         """It is told what it leads and follows, and may lead what nobody does."""
         self.brokers[broker].is_alive = True
+        broker.from_controller(broker.unfenced)
         for partition in self.partitions:
             if partition.leader is None:
                 self._elect(partition)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.replication import NO_COPY
 from sim.connection import Connection
 from sim.host import Host
+from sim.kernel import Timeouts
 from sim.network import Hop
 
 if TYPE_CHECKING:
@@ -24,12 +27,23 @@ def _nothing(*_: Any) -> None:
     """Nobody asked to be told."""
 
 
+@dataclass(slots=True)
+class Request:
+    """A request without an answer; `broker` has it since `sent_at` (s), None while nobody does."""
+
+    handler: Handler
+    args: tuple[Any, ...]
+    then: Handler
+    broker: Broker | None = None
+    sent_at: float = 0.0
+
+
 class CoordinatorLink:
     """A client's connections to the brokers that may coordinate.
 
     Who coordinates it learns from FindCoordinator, which any broker answers: here it is the controller's word.
-    `connected()` is called when the coordinator can be reached, `heard()` and `silent()` at the coordinator, when the
-    client's session begins and when its connection is over.
+    `connected()` is called when the coordinator can be reached, and `silent()` at the coordinator when the client's
+    connection is over. `session` is the rule of the client's heartbeats.
     """
 
     def __init__(
@@ -39,15 +53,22 @@ class CoordinatorLink:
         settings: Any,
         session: Any = None,
         connected: Handler = _nothing,
-        heard: Handler = _nothing,
         silent: Handler = _nothing,
     ) -> None:
-        self.topic, self.host = topic, host
+        self.topic, self.host, self.world = topic, host, host.world
         self._settings, self._session = settings, session
-        self._connected, self._heard, self._silent = connected, heard, silent
+        self._connected, self._silent = connected, silent
         self._number = 0
-        self._asked: dict[int, tuple[Handler, tuple[Any, ...], Handler, Broker | None]] = {}
+        self._asked: dict[int, Request] = {}
+        self._is_check_due = False
+        self._open: dict[Broker, bool] = {}  # as far as the client knows
+        self._start_timeouts()
         self._links = {broker: self._link(broker) for broker in topic.partition.replicas}
+
+    def _start_timeouts(self) -> None:
+        """request.timeout.ms; a member of a group has the silence of its session to go by."""
+        limit = self._settings.request_timeout if self._session is None else math.inf
+        self._timeouts: Timeouts[int] = Timeouts(self.host, limit, self._timed_out)
 
     def _link(self, broker: Broker) -> Connection:
         hop = Hop("coordinator")
@@ -59,7 +80,6 @@ class CoordinatorLink:
             self._settings,
             client_opened=lambda: self._opened(broker),
             client_broken=lambda: self._broken(broker),
-            server_opened=self._heard,
             server_broken=lambda: self._server_broken(broker),
         )
         if self._session is not None:
@@ -67,40 +87,76 @@ class CoordinatorLink:
         return connection
 
     def _opened(self, broker: Broker) -> None:
+        self._open[broker] = True
         if broker is self.topic.partition.leader:
+            for number in list(self._asked):
+                self._send(number)
             self._connected()
 
     def _server_broken(self, broker: Broker) -> None:
         if broker is self.topic.partition.leader:
             self._silent()
 
-    def is_silent(self) -> bool:
-        """At the coordinator: whether the client fell silent, rather than its connection being reset."""
-        broker, host = self.topic.partition.leader, self.host
-        is_cut = broker is not None and self._links[broker].there.cuts > 0
-        return is_cut or not host.is_machine_up or (host.is_up and not host.is_running)
+    # -- at the coordinator ------------------------------------------------------------------------------------
+
+    def is_audible(self) -> bool:
+        """Whether the client's heartbeats come."""
+        broker = self.topic.partition.leader
+        return broker is not None and self._links[broker].is_server_hearing
+
+    def heard_at(self) -> float:
+        """When the last heartbeat of a client that fell silent came (s)."""
+        broker = self.topic.partition.leader
+        return self.world.now if broker is None else self._links[broker].server_heard_at
+
+    def tell(self, handler: Handler, *args: Any) -> None:
+        """Tell the client something, with the answer to a heartbeat."""
+        broker = self.topic.partition.leader
+        if broker is not None:
+            self._links[broker].back.send(self._told, NO_COPY, handler, args)
+
+    def _told(self, _copy: int, handler: Handler, args: tuple[Any, ...]) -> None:
+        handler(*args)
 
     # -- requests ----------------------------------------------------------------------------------------------
 
     def ask(self, handler: Handler, *args: Any, then: Handler = _nothing) -> None:
         """Call `handler(*args, answer)` at the coordinator, and `then(...)` here with what it calls `answer` with.
 
-        The request is repeated when its connection breaks, and until a coordinator takes it.
+        The request is repeated when its connection breaks, until a coordinator takes it, and after
+        request.timeout.ms if another broker coordinates then.
         """
         self._number += 1
-        self._asked[self._number] = (handler, args, then, None)
+        self._asked[self._number] = Request(handler, args, then)
         self._send(self._number)
 
     def _send(self, number: int) -> None:
-        if number not in self._asked:
+        request = self._asked.get(number)
+        if request is None or request.broker is not None:
             return
-        handler, args, then, _ = self._asked[number]
         broker = self.topic.partition.leader
-        if broker is None or not self._links[broker].is_established:
+        if broker is None or not self._open.get(broker):
             self.host.call_later(RETRY_BACKOFF, self._send, number)
             return
-        self._asked[number] = (handler, args, then, broker)
-        self._links[broker].there.send(self._arrives, NO_COPY, broker, number, handler, args)
+        request.broker, request.sent_at = broker, self.world.now
+        self._timeouts.add(number)
+        self._links[broker].there.send(self._arrives, NO_COPY, broker, number, request.handler, request.args)
+        if not self._is_check_due:
+            self._is_check_due = True
+            self.world.in_background(self._settings.request_timeout, self._check)
+
+    def _check(self) -> None:
+        """Requests that nobody has answered, at a broker that does not coordinate any more."""
+        self._is_check_due = False
+        timeout, leader = self._settings.request_timeout, self.topic.partition.leader
+        for number, request in self._asked.items():
+            is_late = self.world.now >= request.sent_at + timeout
+            if is_late and request.broker is not None and request.broker is not leader:
+                request.broker = None
+                self.host.call_later(0.0, self._send, number)
+        if self._asked:
+            self._is_check_due = True
+            self.world.in_background(timeout, self._check)
 
     def _arrives(
         self, _copy: int, broker: Broker, number: int, handler: Handler, args: tuple[Any, ...]
@@ -117,28 +173,35 @@ class CoordinatorLink:
         self._links[broker].back.send_at(at, self._answered, NO_COPY, number, values)
 
     def _answered(self, _copy: int, number: int, values: tuple[Any, ...]) -> None:
-        asked = self._asked.pop(number, None)
-        if asked is not None:
-            asked[2](*values)
+        request = self._asked.pop(number, None)
+        if request is not None:
+            self._timeouts.remove(number)
+            request.then(*values)
+
+    def _timed_out(self, number: int) -> None:
+        request = self._asked.get(number)
+        if request is not None and request.broker is not None:
+            self._links[request.broker].broken(self.host)
 
     def _refused(self, _copy: int, number: int) -> None:
         """NOT_COORDINATOR."""
-        self.host.call_later(RETRY_BACKOFF, self._send, number)
+        if number in self._asked:
+            self._send_later(number)
 
     def _broken(self, broker: Broker) -> None:
-        for number, (_, _, _, asked) in self._asked.items():
-            if asked is broker:
-                self.host.call_later(RETRY_BACKOFF, self._send, number)
+        self._open[broker] = False
+        for number, request in self._asked.items():
+            if request.broker is broker:
+                self._send_later(number)
+
+    def _send_later(self, number: int) -> None:
+        self._asked[number].broker = None
+        self._timeouts.remove(number)
+        self.host.call_later(RETRY_BACKOFF, self._send, number)
 
     def forget(self) -> None:
-        """The client's process has died."""
+        """The client's process has died, or wants none of the answers any more."""
+        if not self.host.is_up:
+            self._open.clear()
         self._asked.clear()
-
-    def tell(self, handler: Handler, *args: Any) -> None:
-        """At the coordinator: tell the client something, with the answer to its next heartbeat."""
-        broker = self.topic.partition.leader
-        if broker is not None:
-            self._links[broker].back.send(self._told, NO_COPY, handler, args)
-
-    def _told(self, _copy: int, handler: Handler, args: tuple[Any, ...]) -> None:
-        handler(*args)
+        self._start_timeouts()

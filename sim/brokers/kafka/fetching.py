@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
 DIVERGED = "OFFSET_DIVERGED"  # KIP-320: the log was truncated below what was read
 NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
+LISTED = "ListOffsets"  # not an error: where auto.offset.reset begins
+
+RESET = -1  # in the place of an offset: ask where to begin
+
+Positions = dict[Partition, tuple[int, int]]  # offset, and leader epoch of the record before it
 
 
 @dataclass(slots=True)
 class Fetched:
     """Records of one partition in a fetch response, from offset `start` on; `error` stands for what else it may say.
 
-    `epoch` is the leader epoch of the last one; with DIVERGED `start` is where to go on.
+    `epoch` is the leader epoch of the last one; with DIVERGED and LISTED `start` is where to go on.
     """
 
     partition: Partition
@@ -35,23 +40,31 @@ class Fetched:
 
 
 class FetchSession:
-    """Fetches of the partitions that one broker leads."""
+    """Fetches of the partitions that one broker leads.
+
+    While one is under way there is no other. One that waits at the broker in vain for fetch.max.wait.ms comes back
+    empty and is sent again: that is reckoned with, not sent (`fetches` counts it).
+    """
 
     def __init__(self, consumer: Consumer, broker: Broker) -> None:
         self.consumer, self.broker, self.world = consumer, broker, consumer.world
         self.is_open = False
         self._is_under_way = False
+        self._is_retry_due = False
         self._number = 0
-        self._asked: dict[Partition, tuple[int, int]] = {}  # offset, and leader epoch of the record before it
+        self._sent_at = 0.0
+        self._asked: Positions = {}
+        self._count = 0
         # at the broker
-        self._waits_for: dict[Partition, tuple[int, int]] = {}
+        self._waits_for: Positions = {}
         self._waiting_number = 0
-        self._deadline = 0
+        self._arrived_at = 0.0
+        self._deadline = 0  # the fetch for which a timer runs
         self._response_size = 0
         settings = consumer.settings
-        self._limit = settings.max_partition_fetch_bytes
+        self._limit, self._limit_of_all = settings.max_partition_fetch_bytes, settings.fetch_max_bytes
+        self._max_wait, self._min_bytes = settings.fetch_max_wait, settings.fetch_min_bytes
         self._isolation = settings.isolation_level
-        self._waits_for_bytes = settings.fetch_min_bytes > 1
         self.connection: Connection = consumer.topic.cluster.client_connection(
             consumer.host,
             broker,
@@ -61,6 +74,7 @@ class FetchSession:
             client_opened=self._opened,
             client_broken=self._broken,
             server_broken=self._stop_waiting,
+            connect_failed=self._connect_failed,
         )
 
     def _opened(self) -> None:
@@ -68,47 +82,90 @@ class FetchSession:
         self.fetch()
 
     def _broken(self) -> None:
-        self.is_open = self._is_under_way = False
+        self._over()
+        self.is_open = False
         self.consumer.metadata.refresh()
         self.consumer.fetch_all()
 
+    def _connect_failed(self) -> None:
+        """Perhaps another leads by now (K-23)."""
+        if self.consumer.positions_to_fetch(self.broker):
+            self.consumer.metadata.refresh()
+
     def forget(self) -> None:
         """The process has died."""
-        self.is_open = self._is_under_way = False
+        self._over()
+        self.is_open = False
+
+    @property
+    def fetches(self) -> int:
+        """How many fetches were sent until now."""
+        return self._count + self._turns()
+
+    def _turns(self) -> int:
+        """How often the one that is under way came back empty."""
+        return self._turn(self._sent_at) if self._is_under_way else 0
+
+    def _over(self) -> None:
+        self._count += self._turns()
+        self._is_under_way = False
 
     def fetch(self) -> None:
-        """Send a fetch for all partitions led there that are not buffered."""
+        """Send a fetch for all partitions led there, unless something of them is buffered (KAFKA-17182)."""
         if not self.is_open:
             return
         asked = self.consumer.positions_to_fetch(self.broker)
-        if not asked or (self._is_under_way and asked == self._asked):
+        if not asked:
+            return
+        if self._is_under_way:
+            if not self._is_retry_due and any(self._asked.get(p) != at for p, at in asked.items()):
+                self._is_retry_due = True
+                due = self._sent_at + self._max_wait * (self._turns() + 1)
+                self.consumer.host.call_at(max(due, self.world.now), self._came_back_empty, self._number)
             return
         self._number += 1
-        self._is_under_way = True
-        self._asked = asked
+        self._count += 1
+        self._is_under_way, self._sent_at, self._asked = True, self.world.now, asked
         self.connection.there.send(self._arrives, NO_COPY, self._number, asked)
+
+    def _came_back_empty(self, number: int) -> None:
+        """The fetch that was under way when other partitions came: it does not keep them from being asked for."""
+        self._is_retry_due = False
+        if number == self._number and self._is_under_way:
+            self._over()
+        self.fetch()
 
     # -- at the broker -----------------------------------------------------------------------------------------
 
-    def _arrives(self, _copy: int, number: int, asked: dict[Partition, tuple[int, int]]) -> None:
+    def _arrives(self, _copy: int, number: int, asked: Positions) -> None:
         if self._waits_for:
             self._stop_waiting()
-        self._waiting_number = number
+        self._waiting_number, self._arrived_at = number, self.world.now
         self._waits_for = asked
-        if self._waits_for_bytes:
-            self._deadline += 1
-            wait = self.consumer.settings.fetch_max_wait
-            self.broker.host.call_later(wait, self._waited_enough, self._deadline)
-        if not self._answer():
+        if not self._answer(self._min_bytes):
             for partition in asked:
                 leadership = self.broker.leads.get(partition)
                 if leadership is not None:
                     leadership.readers[self] = None
+            self._wait_for_more()
 
-    def _waited_enough(self, deadline: int) -> None:
-        """fetch.max.wait.ms is over: whatever there is will do."""
-        if deadline == self._deadline and self._waits_for:
-            self._answer(minimum=1)
+    def _wait_for_more(self) -> None:
+        """There is something, but less than fetch.min.bytes: until fetch.max.wait.ms are over."""
+        if self._deadline or self._min_bytes <= 1 or not self._has(1):
+            return
+        self._deadline = self._waiting_number
+        due = self._arrived_at + self._max_wait * (self._turn(self._arrived_at) + 1)
+        self.broker.host.call_at(max(due, self.world.now), self._waited_enough, self._deadline)
+
+    def _turn(self, since: float) -> int:
+        return int((self.world.now - since) / self._max_wait)
+
+    def _waited_enough(self, number: int) -> None:
+        """Whatever there is will do."""
+        if number == self._deadline:
+            self._deadline = 0
+            if self._waits_for:
+                self._answer(1)
 
     def _stop_waiting(self) -> None:
         for partition in self._waits_for:
@@ -116,59 +173,90 @@ class FetchSession:
             if leadership is not None:
                 leadership.readers.pop(self, None)
         self._waits_for = {}
+        self._deadline = 0
 
     def wake(self) -> None:
         """Records were committed, or the broker leads no more."""
-        if self._waits_for:
-            self._answer()
+        if self._waits_for and not self._answer(self._min_bytes):
+            self._wait_for_more()
 
-    def _answer(self, minimum: int | None = None) -> bool:
-        """Answer the fetch that waits, if there is anything to tell."""
+    def _answer(self, minimum: int) -> bool:
+        """Answer the fetch that waits, if there is anything to tell, of `minimum` bytes at least."""
+        if minimum > 1 and not self._has(minimum):
+            return False
+        broker = self.broker
+        limit = self._limit_of_all
+        is_limited = limit < self._limit * len(self._waits_for)
         found = []
-        size = records = 0
+        size = 0
         for partition, (offset, epoch) in self._waits_for.items():
-            part = self._read(partition, offset, epoch)
-            if part is not None:
-                found.append(part)
-                records += len(part.records)
-                if part.error:
-                    minimum = 0
+            part = self._read(
+                partition, offset, epoch, min(self._limit, limit) if is_limited else self._limit
+            )
+            if part is None:
+                continue
+            found.append(part)
+            if is_limited or broker.counts_bytes:
+                part_size = (
+                    broker.leads[partition].log.size(part.start, len(part.records)) if part.records else 0
+                )
+                size += part_size
+                limit -= part_size
+                if is_limited and limit <= 0:
+                    break
         if not found:
             return False
-        if self._waits_for_bytes or self.broker.counts_bytes:
-            size = sum(
-                self.broker.leads[f.partition].log.size(f.start, len(f.records)) for f in found if f.records
-            )
-            if size < (self.consumer.settings.fetch_min_bytes if minimum is None else minimum):
-                return False
         self._stop_waiting()
-        self._deadline += 1
         self._response_size = size
-        broker = self.broker
         at = broker.transmit(broker.work(broker.request_time), size)
-        sent, sent_to = self.consumer.pairs.sent, self.consumer.group.sent_to
         for part in found:
-            start, before = part.start, sent_to.get(part.partition, 0)
-            for copy in part.records if start >= before else part.records[before - start :]:
-                if copy > ABORT:
-                    sent(copy)
-            sent_to[part.partition] = max(before, start + len(part.records))
+            if part.records:
+                self._sent(part)
         self.connection.back.send_at(at, self._received, NO_COPY, self._waiting_number, found)
         return True
 
-    def _read(self, partition: Partition, offset: int, epoch: int) -> Fetched | None:
+    def _has(self, minimum: int) -> bool:
+        """Whether there are that many bytes to read, or something else to tell."""
+        size = 0
+        for partition, (offset, epoch) in self._waits_for.items():
+            leadership = self.broker.leads.get(partition)
+            if leadership is None:
+                return True
+            log, end = leadership.log, leadership.readable_end(self._isolation)
+            if not log.start <= offset <= log.end or (epoch != log.last_epoch and epoch >= 0):
+                return True
+            size += log.size(offset, max(0, end - offset))
+        return size >= minimum
+
+    def _sent(self, part: Fetched) -> None:
+        """For the books: records leave for a consumer. Those that did before have been waiting again."""
+        pairs, sent_to = self.consumer.pairs, self.consumer.group.sent_to
+        first, offset = sent_to.get(part.partition, 0), part.start
+        for copy in part.records:
+            if copy > ABORT:
+                if offset < first:
+                    pairs.stored(copy)
+                pairs.sent(copy)
+            offset += 1
+        if offset > first:
+            sent_to[part.partition] = offset
+
+    def _read(self, partition: Partition, offset: int, epoch: int, limit: int) -> Fetched | None:
         """What a partition has for the consumer from that offset on."""
         leadership: Leadership | None = self.broker.leads.get(partition)
         if leadership is None:
             return Fetched(partition, offset, [], -1, NOT_LEADER)
         log = leadership.log
-        if epoch != log.last_epoch:
+        end = leadership.readable_end(self._isolation)
+        if offset == RESET:
+            is_latest = self.consumer.settings.auto_offset_reset == "latest"
+            return Fetched(partition, end if is_latest else log.start, [], -1, LISTED)
+        if epoch != log.last_epoch or offset > log.end:
             agreed = log.agreed_end(offset, epoch)
             if agreed < offset:
                 return Fetched(partition, agreed, [], -1, DIVERGED)
-        end = leadership.readable_end(self._isolation)
         if log.start <= offset < end:
-            records = log.read(offset, end, self._limit)
+            records = log.read(offset, end, limit)
             if self._isolation == "read_committed" and log.has_transactions:
                 records = log.without_aborted(offset, records)
             return Fetched(partition, offset, records, log.epoch_at(offset + len(records) - 1))
@@ -181,7 +269,7 @@ class FetchSession:
     def _received(self, _copy: int, number: int, found: list[Fetched]) -> None:
         if number != self._number:
             return
-        self._is_under_way = False
+        self._over()
         consumer = self.consumer
         for part in found:
             if part.error:
@@ -193,4 +281,4 @@ class FetchSession:
             self.fetch()
 
 
-__all__: list[Any] = ["DIVERGED", "NOT_LEADER", "OUT_OF_RANGE", "FetchSession", "Fetched"]
+__all__: list[Any] = ["DIVERGED", "LISTED", "NOT_LEADER", "OUT_OF_RANGE", "RESET", "FetchSession", "Fetched"]

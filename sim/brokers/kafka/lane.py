@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.causes import SOCKET_CUT
 from sim.brokers.kafka.log import OK
-from sim.brokers.kafka.replication import NOT_LEADER, Partition
+from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Partition
 from sim.connection import Connection
 from sim.network import Hop
 
@@ -48,14 +48,14 @@ class Lane:
             Hop("publish", dropped=self._dropped, broken=SOCKET_CUT, size_of=self._size_of),
             Hop("confirm"),
             producer.settings,
-            client_opened=self._opened,
             client_broken=self._broken,
             server_opened=self._accepted,
             server_broken=self._unread.clear,
             connect_failed=self._not_connected,
         )
 
-    def _opened(self) -> None:
+    def _greeted(self, _copy: int) -> None:
+        """ApiVersions: a broker that stands still takes connections, and answers nothing."""
         self.is_open = True
         self.pump()
 
@@ -87,6 +87,7 @@ class Lane:
         self._unread.clear()
         self._is_muted = False
         self._before = self._arrived
+        self.connection.back.send(self._greeted, NO_COPY)
 
     def _arrives(self, number: int, batches: list[ProducerBatch]) -> None:
         self._arrived = number
@@ -100,15 +101,16 @@ class Lane:
         produce, acks = self.broker.produce, self._acks
         if len(batches) == 1:
             batch = batches[0]
-            produce(batch.partition, batch, acks, partial(self._answer, number, batch.partition))
+            produce(batch.partition, batch, acks, partial(self._answer, number, batch))
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
                 request = 0.0 if i else self.broker.request_time
                 produce(batch.partition, batch, acks, partial(response.add, i), request)
 
-    def _answer(self, number: int, partition: Partition, error: str, _offset: int, at: float) -> None:
-        known = NOTHING_NEW if error != NOT_LEADER else self.known([partition])
+    def _answer(self, number: int, batch: ProducerBatch, error: str, offset: int, at: float) -> None:
+        batch.was_appended |= offset >= 0
+        known = NOTHING_NEW if error != NOT_LEADER else self.known([batch.partition])
         self.reply(number, (error,), known, at)
 
     def known(self, partitions: Sequence[Partition]) -> Leaders:
@@ -280,9 +282,10 @@ class Response:
         self.errors = [OK] * len(batches)
         self.at = 0.0
 
-    def add(self, i: int, error: str, _offset: int, at: float) -> None:
+    def add(self, i: int, error: str, offset: int, at: float) -> None:
         """The i-th batch is decided."""
         self.errors[i] = error
+        self.batches[i].was_appended |= offset >= 0
         self.left -= 1
         self.at = max(self.at, at)
         if not self.left:

@@ -336,6 +336,7 @@ class Log:
             self.owners[at:stop],
             {p: [span for span in spans if span[1] >= start] for p, spans in self.aborted.items()},
             self.segments[bisect_left(self.segments, start) : bisect_left(self.segments, end)],
+            self.start,
         )
 
     def extend(self, piece: Piece) -> None:
@@ -394,6 +395,7 @@ class Piece:
     owners: array[int]
     aborted: dict[int, list[tuple[int, int]]]
     segments: list[int]
+    log_start: int
 
 
 class ProducerState:

@@ -13,80 +13,61 @@ if TYPE_CHECKING:
     from sim.brokers.kafka.cluster import InternalTopic
 
 Positions = dict[Partition, int]
-Commit = tuple[str, Positions | None, Positions]  # a group, offsets, and their epochs; None: forget them all
-
-CHECK_INTERVAL = 600.0  # seconds
+Committed = dict[Partition, tuple[int, int]]  # offsets, with the leader epoch of the last record below each
 
 
 class CommittedOffsets:
-    """The offsets that each group has committed, with the leader epoch of the last record below each (KIP-320)."""
+    """The offsets that each group has committed, with the leader epoch of the last record below each (KIP-320).
 
-    def __init__(self, topic: InternalTopic, retention: float) -> None:
-        self.topic, self.world, self.retention = topic, topic.world, retention
-        self._of: dict[str, Positions] = {}
-        self._epochs: dict[str, Positions] = {}
-        self._records: dict[int, Commit] = {}  # what the numbers in the logs stand for
+    `watchers` are told when another broker coordinates. What all replicas have for good is kept as what it comes to.
+    """
+
+    def __init__(self, topic: InternalTopic) -> None:
+        self.topic = topic
+        self.watchers: list[Callable[[], Any]] = []
+        self.ever: dict[tuple[str, Partition], None] = {}  # for the books: who had an offset once
+        self._of: dict[str, Committed] = {}
+        # What the numbers in the logs stand for, and what those before them come to; a tombstone has no offsets.
+        self._records: dict[int, tuple[str, Committed | None]] = {}
+        self._base: dict[str, Committed] = {}
         self._number = 0
-        self._base: dict[str, tuple[Positions, Positions]] = {}  # what those before them come to
-        self._empty_since: dict[str, float] = {}
-        topic.on_led = self._read
-        topic.on_compacted = self._compacted
+        topic.on_led, topic.on_compacted = self._read, self._compacted
 
     def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
-        epochs = {p: p.log().epoch_at(offset - 1) for p, offset in offsets.items()}
-        self._write((group, offsets, epochs), answer)
+        for partition in offsets:
+            self.ever[group, partition] = None
+        self._write(group, {p: (offset, _epoch_below(p, offset)) for p, offset in offsets.items()}, answer)
 
-    def _write(self, record: Commit, answer: Callable[[str], Any]) -> None:
+    def forget(self, group: str) -> None:
+        """Its offsets have expired (K-40)."""
+        self._write(group, None, lambda error: None)
+
+    def _write(self, group: str, offsets: Committed | None, answer: Callable[[str], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                _apply(self._of, self._epochs, record)
+                _apply(self._of, group, offsets)
             answer(error)
 
         self._number += 1
-        self._records[self._number] = record
+        self._records[self._number] = group, offsets
         self.topic.write(self._number, told)
 
+    def at(self, group: str, partition: Partition) -> tuple[int, int] | None:
+        """OffsetFetch: the offset that a group has committed, and that epoch; None if there is none."""
+        return self._of.get(group, {}).get(partition)
+
     def of(self, group: str, partition: Partition) -> int | None:
-        """What a group committed, or where the log has diverged below that; None if there is nothing."""
-        offset = self._of.get(group, {}).get(partition)
-        if offset is None:
-            return None
-        return partition.log().agreed_end(offset, self._epochs[group].get(partition, -1))
-
-    # -- expiry ------------------------------------------------------------------------------------------------
-
-    def left_alone(self, group: str) -> None:
-        """A group has no members any more: offsets.retention.minutes begin."""
-        self._empty_since[group] = self.world.now
-
-    def used_again(self, group: str) -> None:
-        """K-40: a group has a member again. After more than offsets.retention.minutes its offsets are gone.
-
-        The coordinator looks every 10 min (offsets.retention.check.interval.ms).
-        """
-        since = self._empty_since.pop(group, None)
-        if since is None or group not in self._of:
-            return
-        looked_at = self.world.now // CHECK_INTERVAL * CHECK_INTERVAL
-        if looked_at >= since + self.retention:
-            _apply(self._of, self._epochs, (group, None, {}))  # as of then
-            self._write((group, None, {}), lambda error: None)
-
-    # -- the log -----------------------------------------------------------------------------------------------
+        """For the books: the same offset, or where the log has diverged below it."""
+        found = self.at(group, partition)
+        return None if found is None else partition.log().agreed_end(*found)
 
     def _compacted(self, numbers: list[int]) -> None:
-        """The log begins later: remember what these records came to, and only those that some log has yet."""
+        """The log begins later: remember what these records came to, and of the others those that some log has."""
         for number in numbers:
-            group, offsets, epochs = self._records[number]
-            if offsets is None:
-                self._base.pop(group, None)
-            else:
-                known = self._base.setdefault(group, ({}, {}))
-                known[0].update(offsets)
-                known[1].update(epochs)
-        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
+            _apply(self._base, *self._records[number])
         gone = dict.fromkeys(numbers)
+        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
         left = dict.fromkeys(n for log in logs for n in log.records if n not in gone)
         self._records = {n: self._records[n] for n in left}
 
@@ -95,17 +76,20 @@ class CommittedOffsets:
         log = broker.logs[self.topic.partition]
         if log.start == 0:
             self._base = {}  # nothing was compacted away, or the disk was lost with it
-        self._of = {group: dict(offsets) for group, (offsets, _) in self._base.items()}
-        self._epochs = {group: dict(epochs) for group, (_, epochs) in self._base.items()}
+        self._of = {group: dict(offsets) for group, offsets in self._base.items()}
         for number in log.records:
-            _apply(self._of, self._epochs, self._records[number])
+            _apply(self._of, *self._records[number])
+        for watcher in self.watchers:
+            watcher()
 
 
-def _apply(of: dict[str, Positions], epochs_of: dict[str, Positions], record: Commit) -> None:
-    group, offsets, epochs = record
+def _epoch_below(partition: Partition, offset: int) -> int:
+    """The leader epoch of the record before an offset; the first of all if that record is gone with the log's disk."""
+    return max(partition.log().epoch_at(offset - 1), 0) if offset else -1
+
+
+def _apply(of: dict[str, Committed], group: str, offsets: Committed | None) -> None:
     if offsets is None:
         of.pop(group, None)
-        epochs_of.pop(group, None)
     else:
         of.setdefault(group, {}).update(offsets)
-        epochs_of.setdefault(group, {}).update(epochs)

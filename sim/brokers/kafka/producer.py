@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 class ProducerBatch(Batch):
     """A batch in the producer: in the accumulator, in flight, or waiting to be sent again. Times in s.
 
-    `memory` are the bytes of buffer.memory that it takes, full or not.
+    `memory` are the bytes of buffer.memory that it takes, full or not. `was_appended`: some leader has, or may have,
+    put it into its log; only the books ask.
     """
 
     partition: Partition = None  # type: ignore[assignment]
@@ -50,7 +51,7 @@ class ProducerBatch(Batch):
     attempts: int = 0
     not_before: float = 0.0
     error: str = ""
-    is_in_doubt: bool = False  # it may be in the log, for all that the producer knows
+    was_appended: bool = False
     is_over: bool = False  # it was given up; an answer that comes yet tells nobody anything
 
 
@@ -105,6 +106,7 @@ class Producer:
         self._sticky_bytes = 0
         self._blocked: deque[int] = deque()  # copies whose send() waits for memory, or for the send() before
         self._blocked_since = math.inf  # since when the first of them does
+        self._is_unblocking = False
         self._look_at = math.inf
         self._linger_until = -1.0  # what was created before that does not linger any more: flush()
 
@@ -204,15 +206,20 @@ class Producer:
 
     def _unblock(self) -> None:
         """K-19: memory may be free again."""
+        if self._is_unblocking:
+            return  # what is sent frees more: the loop below goes on
+        self._is_unblocking = True
         while self._blocked:
             copy = self._blocked.popleft()
             since, self._blocked_since = self._blocked_since, math.inf
             if not self._append(copy, self.messages.size_of(copy)):
                 self._blocked.appendleft(copy)
-                self._blocked_since = since
+                self._blocked_since, taken = since, self.buffered
                 if since == math.inf:
                     self._block()
-                return
+                if self.buffered == taken:
+                    break
+        self._is_unblocking = False
 
     # -- the thread that sends ---------------------------------------------------------------------------------
 
@@ -282,7 +289,7 @@ class Producer:
                     self.sequences[partition].number(batch, self.producer_id)
                     batch.is_transactional = self.transactions is not None
             elif batch.attempts:
-                cause = RETRIED if batch.is_in_doubt else SENT_AGAIN
+                cause = RETRIED if batch.was_appended else SENT_AGAIN
                 batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
             batch.attempts += 1
             batch.sent, batch.sent_to = self.world.now, leader
@@ -365,7 +372,7 @@ class Producer:
     def not_answered(self, batch: ProducerBatch) -> None:
         """K-13: the connection is over without an answer."""
         self.in_flight[batch.partition] -= 1
-        batch.is_in_doubt = True
+        batch.was_appended = True  # for all that is known
         if not batch.is_over:
             self._failed(batch)
         elif self.transactions is not None:

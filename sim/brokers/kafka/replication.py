@@ -170,7 +170,7 @@ class Leadership:
         if is_ok:
             self.answer_when_safe(offset, count, acks, answer, at)
         else:
-            answer(STORAGE_ERROR, -1, at)
+            answer(STORAGE_ERROR, offset, at)
 
     def answer_when_safe(self, offset: int, count: int, acks: str, answer: Answer, at: float) -> None:
         """Answer a write: at once, or for acks=all when everybody in the ISR has it (K-10)."""

@@ -45,7 +45,10 @@ class Sequences:
         """The leader has the batch, whether anybody still waits for it or not."""
         if batch.epoch == self.epoch:
             self.acked = max(self.acked, batch.sequence + len(batch.copies))
-        self._over(batch)
+        if self.unresolved is None and self.sent and self.sent[0] is batch:
+            del self.sent[0]  # as a rule
+        else:
+            self._over(batch)
 
     def given_up(self, batch: ProducerBatch) -> None:
         """The batch may be in the log or not."""

@@ -105,15 +105,22 @@ class ProducerClient:
 class ConsumerClient:
     """A member of a consumer group (each service is a group).
 
-    `group_protocol` and `partition_assignment_strategy`; `session_timeout`, `heartbeat_interval`,
-    `max_poll_interval`, `max_poll_records`; `enable_auto_commit` every `auto_commit_interval` inside poll, else the
-    application commits: after each `commit_every` records, or once per poll (null), `settle: before` meaning before
-    it processes them; `auto_offset_reset`; `isolation_level`; `fetch_min_bytes`, `fetch_max_wait`,
-    `max_partition_fetch_bytes`, `fetch_max_bytes`; `request_timeout`, `reconnect_backoff` to
-    `reconnect_backoff_max`, `metadata_max_age`; `group_instance_id` (static membership). `hands_off`: records go
-    to a pool of workers and poll goes on at once (the classic mistake with automatic commits). `transactional`: what it
-    publishes and its offsets are one transaction per commit (read-process-write), given up after
-    `transaction_timeout`; null: if what it publishes goes to a topic of the same cluster.
+    `group_protocol` (classic; consumer is KIP-848; share is a share group) and `partition_assignment_strategy` (of the
+    classic protocol); `session_timeout`, `heartbeat_interval`, `max_poll_interval`, `max_poll_records`;
+    `group_instance_id` (static membership, classic). The group's own, for the other two protocols:
+    `consumer_heartbeat_interval`, `consumer_session_timeout`; `share_record_lock_duration`,
+    `share_delivery_count_limit`, `share_partition_max_record_locks`.
+
+    `enable_auto_commit` every `auto_commit_interval` inside poll, else the application commits: after each
+    `commit_every` records, or once per poll (null), `settle: before` meaning before it processes them; and, if it
+    `commits_when_revoked`, before a partition goes to another. `auto_offset_reset` also stands for
+    share.auto.offset.reset. `isolation_level`.
+
+    `fetch_min_bytes`, `fetch_max_wait`, `max_partition_fetch_bytes`, `fetch_max_bytes`; `request_timeout`,
+    `reconnect_backoff` to `reconnect_backoff_max`, `metadata_max_age`. `hands_off`: records go to a pool of workers
+    and poll goes on at once (the classic mistake with automatic commits). `transactional`: what it publishes and its
+    offsets are one transaction per commit (read-process-write), given up after `transaction_timeout`; null: if what it
+    publishes goes to a topic of the same cluster.
     """
 
     group_protocol: Literal["classic", "consumer", "share"] = "classic"
@@ -139,3 +146,9 @@ class ConsumerClient:
     transaction_timeout: Seconds = 60.0
     group_instance_id: bool = False
     hands_off: bool = False
+    commits_when_revoked: bool = False
+    consumer_heartbeat_interval: Seconds = 5.0
+    consumer_session_timeout: Seconds = 45.0
+    share_record_lock_duration: Seconds = 30.0
+    share_delivery_count_limit: int = 5
+    share_partition_max_record_locks: int = 2000

@@ -8,20 +8,28 @@ from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.causes import RESENT, RETRIED
+from sim.brokers.kafka.classic import ClassicGroup
 from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
 from sim.brokers.kafka.log import ABORT, Batch, LogConfig
+from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
+from sim.brokers.kafka.share import ShareGroup
+from sim.brokers.kafka.share_consumer import ShareConsumer
 from sim.host import Host
 from sim.ledger import Pairs
 
 if TYPE_CHECKING:
+    from sim.apps import ConsumerPort
     from sim.consuming import Worker
     from sim.producing import Sender
     from sim.simulation import Simulation
+
+
+GROUPS: dict[str, type[Group]] = {"classic": ClassicGroup, "consumer": ConsumerGroup, "share": ShareGroup}
 
 
 class Topic:
@@ -75,13 +83,15 @@ class Topic:
 
     def subscribe(self, pairs: Pairs, binding: str | None) -> Group:
         """The consumer group of a service."""
-        group = Group(self, pairs)
+        client = self.sim.config.services[pairs.name].client
+        group = GROUPS[client.group_protocol](self, pairs, client)
         self.groups.append(group)
         return group
 
-    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> Consumer:
+    def connect_consumer(self, worker: Worker, group: Group, settings: ConsumerClient) -> ConsumerPort:
         """Attach a member's client library."""
-        return Consumer(self, worker, group, settings)
+        is_shared = settings.group_protocol == "share"
+        return (ShareConsumer if is_shared else Consumer)(self, worker, group, settings)
 
     # -- faults ------------------------------------------------------------------------------------------------
 
@@ -123,18 +133,20 @@ class Topic:
         """
         lost = [(start + i, copy) for i, copy in enumerate(records) if copy > ABORT]
         for group in self.groups:
-            read_below = group.committed(partition) or 0
+            pairs, read_below = group.pairs, group.committed(partition) or 0
             for offset, copy in lost:
-                if offset >= read_below:
-                    group.pairs.died(copy, cause)
-                    if not (group.pairs.was_sent(copy) or partition.is_held(offset, copy)):
-                        group.pairs.unready(copy)
+                was_sent = pairs.was_sent(copy)
+                if offset < read_below and (was_sent or pairs.fate[self.messages.message_of(copy)]):
+                    continue  # the group is done with it, one way or another
+                pairs.died(copy, cause)
+                if not (was_sent or partition.is_held(offset, copy)):
+                    pairs.unready(copy)
 
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """What lies behind a new leader's log was never delivered, as far as that leader knows, and will not be."""
         log = broker.logs[partition]
         for group in self.groups:
-            group.truncated(partition, log.end)
+            group.truncated(partition, log.end, broker.leads[partition].epoch)
         for replica in partition.replicas:
             other = replica.logs[partition]
             agreed = log.agreement(other)
@@ -151,3 +163,5 @@ class Topic:
             for partition in self.partitions:
                 for copy in group.unread(partition):
                     yield group.pairs, copy
+            for copy in group.held():
+                yield group.pairs, copy

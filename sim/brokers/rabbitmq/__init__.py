@@ -5,7 +5,7 @@ goes from a queue through a channel to the consumer. Each of these is a buffer i
 What is safe depends on the type of the queue:
 
 - a *classic* queue is one process on one node; it writes to the page cache and never waits for the disk (`classic`);
-- a *quorum* queue is a Raft group; what is confirmed is on the disks of a majority (`quorum`, `replication`);
+- a *quorum* queue is a Raft group; what is confirmed is on the disks of a majority (`quorum`, `replication`, `mesh`);
 - a *stream* is a replicated log that reading does not empty (`stream`).
 
 A publisher confirm says that the queues took the message, an acknowledgement that the queue may forget it, and neither
@@ -26,6 +26,17 @@ from sim.brokers.rabbitmq.settings import Channel, ConsumerClient, ProducerClien
 
 __all__ = ["SYSTEM", "Broker", "Channel", "ConsumerClient", "ProducerClient"]
 
+NOT_FOR_STREAMS = (
+    "message_ttl",
+    "expires",
+    "max_length",
+    "overflow",
+    "delivery_limit",
+    "delayed_retry_type",
+    "dead_letter_exchange",
+    "dead_letter_strategy",
+    "is_delay_queue",
+)
 SAFE = {"queue_type": "quorum", "nodes": 3}
 PRESETS = {
     "at-most-once": Preset(
@@ -90,8 +101,16 @@ def _type_complaint(channel: Channel, services: Any) -> str | None:
                 )
             if service.client.ack == "auto":
                 return "acks are credit for a stream; use ack: manual"
-        if channel.dead_letter_exchange != "none" or channel.max_length is not None:
-            return "streams have no dead letters and no max_length; use max_length_bytes or max_age"
+            if not service.client.prefetch:
+                return f"{name}: RabbitMQ refuses consumers of a stream without a prefetch; set prefetch: 100"
+        unknown = [name for name in NOT_FOR_STREAMS if getattr(channel, name) != getattr(Channel, name)]
+        if unknown:
+            return (
+                f"RabbitMQ refuses to declare a stream with {', '.join(unknown)}; "
+                "it keeps messages by max_length_bytes and max_age"
+            )
+    elif channel.max_age is not None:
+        return "max_age is for streams; queues have message_ttl"
     if channel.dead_letter_strategy == "at-least-once" and channel.dead_letter_exchange == "none":
         return "dead_letter_strategy needs a dead_letter_exchange"
     if channel.cluster_partition_handling != "ignore" and channel.series != "4.2":

@@ -18,15 +18,16 @@ REASON = "alarm"
 class Alarms:
     """Looks at all nodes once a second, and blocks or frees the connections of publishers.
 
-    What counts are the bodies of messages that a node's queues hold, ready or not.
+    What counts are the bodies of messages that a node's queues hold, ready or not; and for the disk the logs of its
+    streams, whoever has read them. (A log is in the page cache, which is not memory of the node's.)
     """
 
     def __init__(self, broker: Broker) -> None:
         self.broker, self.world = broker, broker.world
         settings = broker.settings
-        memory = math.inf if settings.memory is None else settings.memory * settings.vm_memory_high_watermark
-        disk = math.inf if settings.disk is None else settings.disk - settings.disk_free_limit
-        self.limit = min(memory, disk)
+        memory, disk = settings.memory, settings.disk
+        self.memory = math.inf if memory is None else memory * settings.vm_memory_high_watermark
+        self.disk = math.inf if disk is None else disk - settings.disk_free_limit
         self.is_raised = False
 
     def start(self) -> None:
@@ -34,7 +35,7 @@ class Alarms:
         self.world.in_background(CHECK, self._check)
 
     def _check(self) -> None:
-        is_short = any(self.held_by(node) > self.limit for node in self.broker.nodes if node.host.is_up)
+        is_short = any(self.is_short(node) for node in self.broker.nodes if node.host.is_up)
         if is_short or self.is_raised != is_short:
             self.is_raised = is_short
             for node in self.broker.nodes:
@@ -47,9 +48,8 @@ class Alarms:
                         channel.read_again(REASON)
         self.world.in_background(CHECK, self._check)
 
-    def held_by(self, node: Node) -> int:
-        """Bytes of the messages in a node's queues."""
-        messages = self.broker.messages
-        if messages.sizes is None:
-            return 1024 * sum(len(queue.ready) + len(queue.unacked) for queue in node.queues)
-        return sum(messages.size_of(copy) for queue in node.queues for _, copy in queue.entries())
+    def is_short(self, node: Node) -> bool:
+        """Whether a node has not enough memory or disk left."""
+        in_queues = sum(queue.bytes_held() for queue in node.queues)
+        in_logs = sum(queue.bytes_of_log() for queue in node.queues)
+        return in_queues > self.memory or in_queues + in_logs > self.disk

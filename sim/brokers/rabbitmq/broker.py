@@ -15,11 +15,11 @@ from sim.brokers.rabbitmq.channels import PublisherChannel
 from sim.brokers.rabbitmq.classic import ClassicQueue
 from sim.brokers.rabbitmq.client import Consumer, Publisher
 from sim.brokers.rabbitmq.dead_letters import DeadLetters
+from sim.brokers.rabbitmq.mesh import Mesh
 from sim.brokers.rabbitmq.node import Node
 from sim.brokers.rabbitmq.partitions import PartitionHandling
 from sim.brokers.rabbitmq.queue import MessageQueue
 from sim.brokers.rabbitmq.quorum import QuorumQueue
-from sim.brokers.rabbitmq.replication import Mesh
 from sim.brokers.rabbitmq.routing import any_takes
 from sim.brokers.rabbitmq.settings import Channel, ConsumerClient, ProducerClient
 from sim.distributions import Constant
@@ -43,13 +43,14 @@ class Broker:
         self.nodes = [Node(self, node, name) for node in names]
         self.mesh = Mesh(sim.network, self.nodes, settings.node_delay)
         self.mesh.contact, self.mesh.suspicion = self._contact, self._suspicion
-        self.partitions = PartitionHandling(self) if settings.cluster_partition_handling != "ignore" else None
+        self.partitions = PartitionHandling(self) if settings.series == "4.2" else None
         self.queues: list[MessageQueue] = []
         self.publishers: list[Publisher] = []
         self.has_sizes = False
         self.has_ttl = settings.message_ttl is not None
         self._net_tick: Callable[[], float] | None = None
         self._everything_to: list[MessageQueue] | None = None  # where there are no keys to look at
+        self.only_queue: MessageQueue | None = None  # that takes everything
         self._by_key: dict[str, list[MessageQueue]] = {}
         self._expirations: list[Callable[[], float] | None] = []
         self._expiration: dict[int, float] = {}
@@ -62,6 +63,8 @@ class Broker:
         )
         if is_plain and all(queue.takes("") for queue in self.queues):
             self._everything_to = [queue for queue in self.queues if queue.is_offered]
+            if len(self._everything_to) == 1:
+                self.only_queue = self._everything_to[0]
         if self.settings.memory is not None or self.settings.disk is not None:
             Alarms(self).start()
         for publisher in self.publishers:
@@ -157,6 +160,8 @@ class Broker:
 
     def knows_up(self, observer: Node, node: Node) -> bool:
         """Whether a node takes another to be there: until the net tick it does so in vain."""
+        if self.partitions is not None and self.partitions.are_apart(observer, node):
+            return False
         return observer is node or self.mesh.is_connected(observer, node)
 
     def node_crashed(self, node: Node, kind: str) -> None:

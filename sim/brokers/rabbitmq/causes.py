@@ -209,13 +209,6 @@ CHANNEL_LOST = _cause(
     "R-14",
     IDEMPOTENT,
 )
-REQUEUED = _cause(
-    "duplicate",
-    "requeued",
-    "The consumer gave a delivery back that it had processed, and it was delivered again.",
-    "R-13",
-    IDEMPOTENT,
-)
 ACK_TIMEOUT = _cause(
     "duplicate",
     "ack_timeout",
@@ -245,4 +238,5 @@ OFFSET_REPLAY = _cause(
     "storing the offset in the transaction of the effect",
 )
 
-# -- reordered: what `sim.apps` calls overtaken is refined in the figures by these ----------------------------------
+# A message that a handler failed on and gave back, or rejected into a retry loop, goes on as a copy born of
+# `handler_failed` (sim.apps): it stands for one that is gone, and makes none too many.

@@ -9,12 +9,12 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from sim.apps import HANDLER_FAILED
 from sim.brokers.rabbitmq.causes import (
     ACK_TIMEOUT,
     AUTO_ACK_CRASH,
     CHANNEL_LOST,
     REPUBLISHED_AFTER_NACK,
-    REQUEUED,
     RETURNED_UNROUTABLE,
     UNROUTABLE,
 )
@@ -102,6 +102,8 @@ class PublisherChannel(Socket):
         self.busy = at
         if self._is_transactional:
             self._open_transaction.append(copy)  # R-10: effects appear at the commit
+        elif (only_queue := self.broker.only_queue) is not None:
+            only_queue.offer(copy, self, at)
         else:
             self._route(copy, at)
 
@@ -123,8 +125,8 @@ class PublisherChannel(Socket):
         self._open_transaction = []
 
     def _unroutable(self, copy: int, at: float) -> None:
-        """R-03: dropped and confirmed; returned if it is mandatory; or to the alternate exchange. Without any exchange
-        the channel is closed."""
+        """R-03: dropped and confirmed; returned and then confirmed if it is mandatory; or to the alternate exchange.
+        Without any exchange the channel is closed."""
         messages, broker = self.broker.messages, self.broker
         if broker.settings.exchange == "missing":  # 404
             messages.died(copy, UNROUTABLE)
@@ -136,7 +138,6 @@ class PublisherChannel(Socket):
         elif self.mandatory:
             messages.died(copy, RETURNED_UNROUTABLE)
             self.answers.send_at(at, self.client.returned, copy)
-            return
         else:
             messages.died(copy, UNROUTABLE)
         if self.confirms:
@@ -149,7 +150,8 @@ class PublisherChannel(Socket):
         if self.waiting or self.pending:
             self._answered(copy, at, queue, is_refused=False)
         elif self.confirms:
-            self.answers.send_at(at, self.client.confirmed, copy)
+            send_at = self.answers.send_at  # as a local: see `World.call_later`
+            send_at(at, self.client.confirmed, copy)
 
     def refused(self, copy: int, at: float, queue: MessageQueue) -> None:
         """A queue refuses the message."""
@@ -251,6 +253,8 @@ class PublisherChannel(Socket):
 
     def closed(self) -> None:
         """The channel has ended, and nobody hears of what it waits for; messages on their way to queues go on."""
+        for queue in self.node.queues:
+            queue.publisher_left(self)
         self.waiting.clear()
         self.pending.clear()
         self._open_transaction.clear()
@@ -304,7 +308,8 @@ class RemoteChannel:
         channel.broker.send(self.queue.node, channel.node, self._relay, handler, copy, wait)
 
     def _relay(self, handler: Any, copy: int, wait: float) -> None:
-        handler(copy, self.channel.world.now + wait, self.queue)
+        if copy in self.channel.pending:  # else it has ended meanwhile
+            handler(copy, self.channel.world.now + wait, self.queue)
 
 
 class ConsumerChannel(Socket):
@@ -321,6 +326,7 @@ class ConsumerChannel(Socket):
         self.is_open = False
         self.credit = self.prefetch
         self.deliveries: Any = None
+        self._hand_over, self._acks_by_command = client.deliver, queue.takes_commands
         self.unacked: Timeouts[int]
         self._timeout = queue.consumer_timeout or math.inf
         self._opened_at = 0.0
@@ -332,6 +338,7 @@ class ConsumerChannel(Socket):
         self._overdue: dict[int, None] = {}  # unacked for consumer_timeout, and nobody has looked since
         self._answered: dict[int, None] = {}  # answered, and the queue has not dealt with it yet
         self._resent: set[int] = set()  # asked for again: the first sending may still come
+        self._former: dict[int, None] = {}  # R-17: held since before the consumer was cancelled
 
     # -- deliveries --------------------------------------------------------------------------------------------
 
@@ -341,7 +348,8 @@ class ConsumerChannel(Socket):
             self.client.cancelled_by_broker()
             return
         self.is_open = True
-        self._opened_at = self.world.now
+        if not self._former:
+            self._opened_at = self.world.now
         self.queue.tell(self.node, "attach", self)
 
     def deliver(self, copy: int, at: float) -> None:
@@ -351,18 +359,19 @@ class ConsumerChannel(Socket):
             self.queue.forget(copy)
         else:
             self.credit -= 1
-        if self.node is self.queue.node:
-            if not self.is_open:
-                self._dropped(copy)  # it has left, and the queue will know
-                return
+        if self.node is not self.queue.node:
+            wait = max(0.0, at - self.world.now)  # until the queue has come so far
+            self.broker.send(self.queue.node, self.node, self.forward, copy, wait, dropped=self._dropped)
+        elif not self.is_open:
+            self._dropped(copy)  # it has left, and the queue will know
+        else:
             if not self.is_auto:
                 self.unacked.add(copy)
-            self.deliveries.send_at(at, self.client.deliver, copy, copy)
-        else:
-            self.broker.send(self.queue.node, self.node, self.forward, copy, dropped=self._dropped)
+            send_at = self.deliveries.send_at  # as a local: see `World.call_later`
+            send_at(at, self._hand_over, copy, copy)
 
-    def forward(self, copy: int) -> None:
-        """From a queue on another node, on to the consumer."""
+    def forward(self, copy: int, wait: float = 0.0) -> None:
+        """From a queue on another node, on to the consumer after a wait (s)."""
         if not self.is_open:
             self._dropped(copy)
             return
@@ -371,9 +380,9 @@ class ConsumerChannel(Socket):
             return
         if not self.is_auto:
             self.unacked.add(copy)
-        self.deliveries.send(self.client.deliver, copy, copy)
+        self.deliveries.send_at(self.world.now + wait, self.client.deliver, copy, copy)
 
-    def _dropped(self, copy: int) -> None:
+    def _dropped(self, copy: int, wait: float = 0.0) -> None:
         self.client.delivery_dropped(copy, AUTO_ACK_CRASH)
 
     def leader_changed(self, queue: MessageQueue) -> None:
@@ -390,11 +399,12 @@ class ConsumerChannel(Socket):
     def ack(self, copy: int) -> None:
         """basic.ack arrives. One for a delivery of an earlier channel is not known here (R-11)."""
         if self.unacked.remove(copy) or self._was_overdue(copy):
-            if self.queue.is_local_to(self.node):
-                self.queue.acked(self, copy)
+            queue = self.queue
+            if queue.node is self.node and not self._acks_by_command:
+                queue.acked(self, copy)
             else:
                 self._answered[copy] = None
-                self.queue.tell(self.node, "acked", self, copy)
+                queue.tell(self.node, "acked", self, copy)
 
     def ack_all_to(self, copy: int) -> None:
         """basic.ack with multiple: all deliveries up to that one (R-11)."""
@@ -419,7 +429,7 @@ class ConsumerChannel(Socket):
         self._answered[copy] = None
         if requeue:
             how = self.settings.negative_ack
-            self.queue.tell(self.node, "returned", self, [copy], REQUEUED, how)
+            self.queue.tell(self.node, "returned", self, [copy], HANDLER_FAILED, how)
         else:
             self.queue.tell(self.node, "rejected", self, copy)
 
@@ -427,6 +437,8 @@ class ConsumerChannel(Socket):
         """At the queue: a delivery is over; the window has room for another."""
         if self._answered:
             self._answered.pop(copy, None)
+        if self._former and self._former.pop(copy, 0) is None:
+            return  # not of this consumer's window
         if not self.is_auto:
             self.credit += 1
             if self.credit == 1 and self.is_open:
@@ -445,10 +457,27 @@ class ConsumerChannel(Socket):
         self._overdue[copy] = None
 
     def _look(self, opened_at: float) -> None:
-        """R-17: the channel is closed (4.2), or the consumer is cancelled."""
-        if self._overdue and self.is_open and opened_at == self._opened_at:
+        """R-17: the channel is closed (4.2); or overdue deliveries return, and the consumer is cancelled."""
+        if not self._overdue or opened_at != self._opened_at or not (self.is_open or self._former):
+            return
+        if self.queue.settings.series == "4.2":
             self._end(ACK_TIMEOUT, "timeout")
             self.client.cancelled_by_broker()
+        else:
+            self._return_overdue()
+
+    def _return_overdue(self) -> None:
+        """R-17: the channel goes on, and so do deliveries that are not overdue; an ack of one that was is void. A
+        consumer that was cancelled before is not cancelled again."""
+        overdue, self._overdue = self._overdue, {}
+        kept = dict.fromkeys([*self.unacked, *self._answered])
+        is_cancelled = self.is_open and any(copy not in self._former for copy in overdue)
+        self._answered |= overdue
+        if is_cancelled:
+            self.is_open = False
+            self._former = {c: None for c, (owner, _) in self.queue.unacked.items() if owner is self}
+            self.client.cancelled_by_broker(keeps=True)
+        self.queue.tell(self.node, "timed_out", self, list(overdue), kept, is_cancelled)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -474,6 +503,7 @@ class ConsumerChannel(Socket):
         self.read_all_again()
         copies = [*self._overdue, *self.unacked.clear()]
         self._overdue.clear()
+        self._former.clear()
         self._give_all_back()
         self.queue.tell(self.node, "left", self, copies, cause, how)
 

@@ -22,7 +22,7 @@ from sim.brokers.rabbitmq.causes import (
 )
 from sim.brokers.rabbitmq.channels import RemoteChannel
 from sim.brokers.rabbitmq.queue import MessageQueue
-from sim.ledger import Pairs
+from sim.ledger import USUAL_SIZE, Pairs
 from sim.storage import Journal
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ FLUSH = 50e-6  # seconds of a flush, plus the bytes at 1 GB/s (sheet, section 4)
 SYNC_INTERVAL = 0.2  # seconds: the latest flush (R-06)
 WRITE_BUFFER = 512 * 1024  # bytes: a full one is written, without confirms (R-06)
 WRITE_BACK = 30.0  # seconds between write-backs of the operating system (R-23)
+NEVER = math.inf
 FEW = 2e-4  # seconds of work: with less than that before it a publish cannot be out of credit (R-37)
 RECOVERY = 10e-6  # seconds per stored message when a node starts
 
@@ -48,12 +49,13 @@ class ClassicQueue(MessageQueue):
         self.journal: Journal[int] = Journal(node.disk)
         self.is_durable = self.settings.durable and not self.settings.exclusive
         self._unwritten: dict[int, PublisherChannel | None] = {}  # in the buffer; who waits for a confirm
-        self._written: list[tuple[int, PublisherChannel]] = []  # in the page cache, and not confirmed yet
+        self._unconfirmed: dict[
+            int, PublisherChannel | None
+        ] = {}  # the same of what was written before a flush
         self._acks: list[int] = []  # acks in the buffer
-        self._acked: dict[int, None] = {}  # acks that are not on the disk
+        self._acked: list[int] = []  # acks that were written, and are not on the disk
         self._buffered = 0
-        self._oldest = 0.0
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         self._has_ack_timer = False
         self._is_write_back_due = False
         self._survivors: list[tuple[int, int]] = []
@@ -89,30 +91,40 @@ class ClassicQueue(MessageQueue):
             self.refuse(copy, channel, done)
             return
         is_waited_for = self.is_durable and channel is not None and channel.confirms and channel.is_persistent
-        if not is_waited_for:
-            self._unwritten[copy] = None
-            if channel is not None:
-                channel.took(copy, done, self)
-        else:
-            if self._flush_at == math.inf:
-                self._oldest = self.world.now
-            self._unwritten[copy] = channel
-        self._buffered += self.messages.size_of(copy)
+        self._unwritten[copy] = channel if is_waited_for else None
+        if not is_waited_for and channel is not None:
+            channel.took(copy, done, self)
+        self._buffered += self.messages.size_of(copy) if self.broker.has_sizes else USUAL_SIZE
         if self._buffered >= WRITE_BUFFER:
-            self._write()
+            self._write_early()
         self.put(copy)
-        if is_waited_for and self._flush_at == math.inf:
+        if is_waited_for and self._flush_at == NEVER:
             self._flush_at = due = self.busy
-            self.node.host.call_at(due, self._flush_if_idle, due)
+            self.node.host.call_at(due, self._flush_if_idle, due, self.world.now + SYNC_INTERVAL)
 
-    def _flush_if_idle(self, due: float) -> None:
+    def publisher_left(self, channel: PublisherChannel) -> None:
+        """R-08: its messages stay, and what is on the way to it is not for the channel that the client opens next."""
+        for waiting in (self._unwritten, self._unconfirmed):
+            for copy, owner in waiting.items():
+                if owner is channel:
+                    waiting[copy] = None
+
+    def put(self, copy: int) -> None:
+        """R-19: what finds the queue empty and a consumer with room does not wait in it."""
+        if self.free and not self.ready.n and not self.broker.has_ttl:
+            self.pairs.stored(copy)
+            self._position = position = self._position + 1
+            self._send(copy, position)
+        else:
+            super().put(copy)
+
+    def _flush_if_idle(self, due: float, latest: float) -> None:
         """R-06: a flush comes when the mailbox is empty, or 200 ms after the first message that waits for it."""
-        now, latest = self.world.now, self._oldest + SYNC_INTERVAL
         if due != self._flush_at:
             return
-        if self.busy > now and now < latest:
+        if self.busy > self.world.now < latest:
             self._flush_at = due = min(self.busy, latest)
-            self.node.host.call_at(due, self._flush_if_idle, due)
+            self.node.host.call_at(due, self._flush_if_idle, due, latest)
         else:
             self._flush()
 
@@ -123,42 +135,43 @@ class ClassicQueue(MessageQueue):
             self._flush()
 
     def _flush(self) -> None:
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         took = FLUSH + self._buffered / 1e9
+        unwritten = self._unwritten
         self._write()
         now = self.world.now
         self.busy = done = (self.busy if self.busy > now else now) + took
-        written, self._written = self._written, []
-        for copy, channel in written:
-            channel.took(copy, done, self)
+        if self._unconfirmed:
+            unwritten, self._unconfirmed = {**self._unconfirmed, **unwritten}, {}
+        for copy, channel in unwritten.items():
+            if channel is not None:
+                channel.took(copy, done, self)
+
+    def _write_early(self) -> None:
+        """R-06: a full buffer is written; confirms wait for the flush."""
+        self._unconfirmed |= {
+            copy: channel for copy, channel in self._unwritten.items() if channel is not None
+        }
+        self._write()
 
     def _write(self) -> None:
         """What is buffered goes to the page cache: messages, and acks of those that are there."""
-        journal = self.journal
-        for copy, channel in self._unwritten.items():
-            journal.add(copy)
-            if channel is not None:
-                self._written.append((copy, channel))
-        self._unwritten.clear()
+        self.journal.write(self._unwritten, self._acks)
+        self._acked.extend(self._acks)
+        self._unwritten, self._acks = {}, []
         self._buffered = 0
-        for copy in self._acks:
-            journal.remove(copy)
-            self._acked[copy] = None
-        self._acks.clear()
-        if not self._is_write_back_due and journal.unsynced:
+        if not self._is_write_back_due and self.journal.unsynced:
             self._is_write_back_due = True
             self.node.host.call_later(WRITE_BACK, self._write_back)
 
     def _write_back(self) -> None:
         """R-23: the operating system writes its dirty pages back."""
         self._is_write_back_due = False
-        acked = list(self._acked)
-        self.journal.sync(self._written_back, acked)
+        self.journal.sync(self._written_back, set(self._acked))
 
-    def _written_back(self, is_ok: bool, acked: list[int]) -> None:
+    def _written_back(self, is_ok: bool, acked: set[int]) -> None:
         if is_ok:
-            for copy in acked:
-                self._acked.pop(copy, None)
+            self._acked = [copy for copy in self._acked if copy not in acked]
 
     # -- answers of consumers ----------------------------------------------------------------------------------
 
@@ -173,7 +186,8 @@ class ClassicQueue(MessageQueue):
 
     def forget(self, copy: int) -> None:
         """A message that was written has to be removed from the disk; one that was not never goes there (R-05)."""
-        super().forget(copy)
+        if self.expires_at or self.pairs.unheard:
+            super().forget(copy)
         if copy in self._unwritten:
             channel = self._unwritten.pop(copy)
             if channel is not None:
@@ -216,7 +230,7 @@ class ClassicQueue(MessageQueue):
 
     def stop_cleanly(self) -> None:
         """R-22: a clean stop writes what is buffered."""
-        self._write()
+        self._write_early()
 
     def crashed(self, kind: str) -> None:
         """R-22, R-23: memory is gone; the page cache survives the process, the disk the machine."""
@@ -244,11 +258,11 @@ class ClassicQueue(MessageQueue):
         self.free.clear()
         self.consumers.clear()
         self._unwritten.clear()
-        self._written.clear()
+        self._unconfirmed.clear()
         self._acks.clear()
         self._acked.clear()
         self._buffered = 0
-        self._flush_at = math.inf
+        self._flush_at = NEVER
         self._has_ack_timer = self._is_write_back_due = False
         self._head_watched = -1.0
 

@@ -160,9 +160,12 @@ class Publisher(Client):
         self.buffered: list[int] = []  # without confirms: publishes that a full socket keeps waiting
         self._batch = settings.confirm_batch or settings.transaction
         self._in_batch: dict[int, None] = {}  # copies that were published and have no answer yet
+        self._published = 0  # copies of this batch, answered or not
         self._is_batch_full = False
         self._busy = 0.0  # when the application's thread is done with what it has published (s)
         self._is_plain = self._batch is None and not settings.cpu_per_message
+        if self._batch is None:
+            self.confirmed = sender.confirmed  # type: ignore[method-assign]
         if settings.expiration is not None:
             number = len(broker.publishers)
             stream = broker.world.stream(f"{sender.host.name}.{broker.name}.expiration#{number}")
@@ -191,13 +194,15 @@ class Publisher(Client):
         if not self.is_open:
             self.messages.died(copy, NOT_CONNECTED)
             return
-        if self.buffered or self._is_socket_full(copy):
+        requests = self.requests
+        if self.buffered or ((requests.in_flight or not requests.is_well) and self._is_socket_full(copy)):
             self._wait_for_socket()
             if not self.wants_confirms:
                 self.buffered.append(copy)
                 return
         if self._is_plain:
-            self.requests.send(self.channel.publish, copy)
+            send = requests.send  # as a local: see `World.call_later`
+            send(self.channel.publish, copy)
         else:
             self._publish_fully(copy)
 
@@ -207,7 +212,8 @@ class Publisher(Client):
         self.requests.send_at(self._busy, self.channel.publish, copy)
         if self._batch is not None:
             self._in_batch[copy] = None
-            if len(self._in_batch) == self._batch:
+            self._published += 1
+            if self._published == self._batch:
                 self._batch_full()
 
     def _is_socket_full(self, copy: int) -> bool:
@@ -243,6 +249,7 @@ class Publisher(Client):
     def _batch_full(self) -> None:
         """R-09, R-10: wait for all confirms of the batch, or for commit-ok."""
         self._is_batch_full = True
+        self._published = 0
         self.is_ready = False
         if self.settings.transaction is not None:
             self.requests.send(self.channel.commit, CONTROL, [])
@@ -273,10 +280,11 @@ class Publisher(Client):
             self._over(copy)
 
     def returned(self, copy: int) -> None:
-        """R-03: basic.return: nobody wants it, and publishing it again would change nothing."""
+        """R-03: basic.return: nobody wants it, and publishing it again would change nothing.
+
+        With confirms basic.ack follows, which is no news to the application any more.
+        """
         self.sender.returned(copy)
-        if self._batch is not None:
-            self._over(copy)
 
     def channel_closed(self, _copy: int) -> None:
         """R-03: channel.close (404). Nobody opens another channel: a publish raises from now on."""
@@ -296,6 +304,7 @@ class Publisher(Client):
         """R-08: everything unconfirmed is in doubt."""
         self.is_ready = False
         self._is_batch_full = False
+        self._published = 0
         self._in_batch.clear()
         for copy in self.buffered:
             self.messages.died(copy, SOCKET_CUT)
@@ -308,6 +317,7 @@ class Publisher(Client):
         super().crashed(kind)
         self.is_ready = False
         self._is_batch_full = False
+        self._published = 0
         self._in_batch.clear()
         for copy in self.buffered:
             self.messages.died(copy, SOCKET_CUT)
@@ -337,6 +347,7 @@ class Consumer(Client):
         self.priority = priority_of(settings, int(worker.host.name.rpartition(".")[2]) - 1)
         # Deliveries of the present channel that are not acked, in order; whether the application is done with them
         self._held: dict[int, bool] = {}
+        self._acks_each = settings.ack_every == 1 and not self.is_auto
         self._to_ack = 0
         if broker.settings.queue_type == "stream":
             self._to_store = 0  # deliveries that were answered since an offset was stored
@@ -376,18 +387,18 @@ class Consumer(Client):
 
     def settle(self, tag: int, outcome: str) -> None:
         """The application's answer. For a delivery of an earlier channel there is nobody to send it to."""
-        if self.is_auto:
+        if outcome == "ok" and self._acks_each:
+            if self._held.pop(tag, None) is not None:
+                send = self.requests.send  # as a local: see `World.call_later`
+                send(self.channel.ack, tag)
+        elif self.is_auto:
             if outcome != "ok":
                 self.pairs.died(tag, HANDLER_FAILED)
+        elif self._held.get(tag, True):
             return
-        if self._held.get(tag, True):
-            return
-        if outcome != "ok":
+        elif outcome != "ok":
             del self._held[tag]
             self.requests.send(self.channel.nack, tag, self.settings.requeue)
-        elif self.settings.ack_every == 1:
-            del self._held[tag]
-            self.requests.send(self.channel.ack, tag)
         else:
             self._held[tag] = True
             self._to_ack += 1
@@ -427,10 +438,11 @@ class Consumer(Client):
         self._held.clear()
         self._to_ack = 0
 
-    def cancelled_by_broker(self) -> None:
-        """R-17, R-24: basic.cancel; the application subscribes again."""
-        self._held.clear()
-        self._to_ack = 0
+    def cancelled_by_broker(self, keeps: bool = False) -> None:
+        """R-17, R-24: basic.cancel; the application subscribes again. It may answer what it has if it `keeps` that."""
+        if not keeps:
+            self._held.clear()
+            self._to_ack = 0
         if self.is_open:
             self.host.call_later(self.settings.recovery_interval, self._consume_again, self.opened)
 

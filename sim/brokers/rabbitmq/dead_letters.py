@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sim.apps import HANDLER_FAILED
 from sim.brokers.rabbitmq.causes import (
     DLX_LOST,
     DLX_RETRY,
@@ -14,7 +15,6 @@ from sim.brokers.rabbitmq.causes import (
     PARKED_OVERFLOW,
     PARKED_REJECTED,
     PARKED_RETRIES_SPENT,
-    REQUEUED,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class DeadLetters:
         elif reason == "rejected" and rounds is not None and self.deaths_of(copy) > rounds:
             self.pairs.dead_letter(copy, PARKED_RETRIES_SPENT)  # the consumer looked, and gave up
         else:
-            again = self.pairs.requeue(copy, REQUEUED) if self.pairs.was_sent(copy) else copy
+            again = self.pairs.requeue(copy, HANDLER_FAILED) if self.pairs.was_sent(copy) else copy
             self.target.enqueue(again, channel, self.world.now)
             return
         if channel is not None:

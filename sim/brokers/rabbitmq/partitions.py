@@ -15,38 +15,55 @@ RESTART = 10.0  # seconds that a node takes to start (sheet, section 4)
 class PartitionHandling:
     """`cluster_partition_handling`: pause_minority, or autoheal. A node that is told to stops and starts cleanly.
 
-    With `ignore` nothing happens here: both sides go on, and clients of one cannot use the queues of the other.
+    With `ignore` both sides go on, and clients of one cannot use the classic queues of the other, also when the nodes
+    are connected again: that takes an operator who restarts a side (a fault of the scenario: the crash of its nodes).
+    What such a side loses besides, changes of exchanges and queues, is not modelled: none are made in a run. Quorum
+    queues and streams are groups of their own, and do not mind.
     """
 
     def __init__(self, broker: Broker) -> None:
         self.broker, self.world = broker, broker.world
-        for node in broker.nodes:
-            node.host.may_stop = True
+        self.handling = broker.settings.cluster_partition_handling
+        if self.handling != "ignore":
+            for node in broker.nodes:
+                node.host.may_stop = True
         self.paused: dict[Node, None] = {}
-        self._met: dict[
-            tuple[Node, Node], int
-        ] = {}  # the epoch of a peer's process that a node is connected to
+        # The epochs of two processes when they met last, by node and peer; and of those that lost each other while
+        # both went on:
+        self._met: dict[tuple[Node, Node], tuple[int, int]] = {}
+        self._diverged: dict[tuple[Node, Node], tuple[int, int]] = {}
         self._apart: dict[tuple[Node, Node], None] = {}  # who has lost whom
-        self._diverged: dict[tuple[Node, Node], None] = {}  # who has lost whom while both went on
 
     def contact(self, node: Node, peer: Node, is_there: bool) -> None:
         """A node is connected to a peer, or not any more."""
         if is_there:
-            self._met[node, peer] = peer.host.epoch
+            self._met[node, peer] = _epochs(node, peer)
             self._apart.pop((node, peer), None)
+            if self.handling == "ignore":
+                return
             if self._diverged and not any(pair in self._apart for pair in self._diverged):
                 self.world.call_later(RETRY, self._healed)
             return
         self._apart[node, peer] = None
-        if peer.host.is_up and self._met.get((node, peer)) == peer.host.epoch:  # it did not die: a partition
-            self._diverged[node, peer] = None
-        if self.broker.settings.cluster_partition_handling == "pause_minority" and node.host.is_up:
+        epochs = _epochs(node, peer)
+        if peer.host.is_up and self._met.get((node, peer)) == epochs:  # it did not die: a partition
+            self._diverged[node, peer] = epochs
+        if self.handling == "pause_minority" and node.host.is_up:
             sees = 1 + sum(
                 (node, other) not in self._apart for other in self.broker.nodes if other is not node
             )
             if 2 * sees <= len(self.broker.nodes):
                 self._stop(node)
                 self.world.in_background(RETRY, self._look, node)
+
+    # -- ignore ------------------------------------------------------------------------------------------------
+
+    def are_apart(self, node: Node, peer: Node) -> bool:
+        """Whether two nodes have lost each other, and neither has been restarted since."""
+        if self.handling != "ignore" or self.broker.settings.queue_type != "classic":
+            return False
+        pairs = ((node, peer), (peer, node))
+        return any(self._diverged.get(pair) == _epochs(*pair) for pair in pairs)
 
     # -- pause_minority ----------------------------------------------------------------------------------------
 
@@ -81,7 +98,7 @@ class PartitionHandling:
         if not self._diverged or any(pair in self._apart for pair in self._diverged):
             return
         apart, self._diverged = self._diverged, {}
-        if self.broker.settings.cluster_partition_handling != "autoheal":
+        if self.handling != "autoheal":
             return
         sides: list[list[Node]] = []
         for node in self.broker.nodes:
@@ -100,6 +117,11 @@ class PartitionHandling:
     def _start(self, node: Node) -> None:
         self.paused.pop(node, None)
         node.host.restart()
+
+
+def _epochs(node: Node, peer: Node) -> tuple[int, int]:
+    """Which of their processes two nodes run."""
+    return node.host.epoch, peer.host.epoch
 
 
 def _clients(node: Node) -> int:

@@ -20,7 +20,7 @@ from sim.brokers.rabbitmq.causes import (
     REJECTED,
     TTL,
 )
-from sim.brokers.rabbitmq.ready import ByPriority, Entry, InPublishOrder, Ready
+from sim.brokers.rabbitmq.ready import ByPriority, Entry, InPublishOrder, Ready, Weighed
 from sim.brokers.rabbitmq.routing import takes
 from sim.ledger import Pairs
 
@@ -47,18 +47,21 @@ class MessageQueue:
     nacks_when_down = True  # R-24: a channel gives up on a queue whose node is gone
     times_out_from = "4.2"  # the last series in which the acknowledgement timeout is for this type (R-17)
     soft_limit = 32  # quorum_commands_soft_limit (R-37): uncommitted publishes of a channel
+    takes_commands = False  # whether what channels say is a command in a log, also on its own node
     acks_at_once = False  # whether an ack of several is one message to it
     is_offered = True  # whether messages are routed to it
 
     def __init__(self, broker: Broker, node: Node, pairs: Pairs, binding: str | None, name: str = "") -> None:
         self.broker, self.world, self.node, self.pairs = broker, broker.world, node, pairs
         self.settings = settings = broker.settings
-        if settings.cpu_per_message is not None:
-            self.per_message = settings.cpu_per_message
+        cpu = settings.cpu_per_message  # constants of its own, since they are read for every message
+        self.per_message = self.per_delivery = cpu if cpu is not None else self.per_message
         self.name = name or pairs.name
         self.messages = pairs.messages
         self.takes = takes(settings.exchange, pairs.name, binding)
         self.ready: Ready = self._new_ready()
+        if settings.max_length_bytes is not None:
+            self.ready = self._weighed = Weighed(self.ready, self.messages.size_of)
         self.consumers: list[ConsumerChannel] = []
         self.free: deque[ConsumerChannel] = deque()  # consumers that may be sent something, in turn
         self.unacked: dict[int, tuple[ConsumerChannel, int]] = {}
@@ -87,10 +90,6 @@ class MessageQueue:
         """A channel has routed a message here, at `at` (s)."""
         raise NotImplementedError
 
-    def is_local_to(self, node: Node) -> bool:
-        """Whether a channel on that node calls the queue directly."""
-        return node is self.node
-
     def tell(self, node: Node, what: str, *args: Any) -> None:
         """A channel on a node has something to say: a method of this queue and its arguments."""
         self.broker.send(node, self.node, getattr(self, what), *args)
@@ -98,6 +97,9 @@ class MessageQueue:
     def is_pending(self, copy: int) -> bool:
         """Whether a publish was handed over and has not taken effect."""
         return False
+
+    def publisher_left(self, channel: PublisherChannel) -> None:
+        """A publisher's channel on the queue's node has ended: nobody hears its confirms any more."""
 
     # -- a message comes in ------------------------------------------------------------------------------------
 
@@ -134,9 +136,8 @@ class MessageQueue:
             return True
         if settings.max_length_bytes is None:
             return False
-        bytes_ready = sum(self.messages.size_of(entry[1]) for entry in self.ready)
         extra = self.messages.size_of(copy) if copy is not None else 0
-        return bytes_ready + extra > share * settings.max_length_bytes
+        return self._weighed.bytes + extra > share * settings.max_length_bytes
 
     def length(self) -> int:
         """What counts to `max_length`: ready messages, and those that wait for a dead-letter target (R-34)."""
@@ -168,20 +169,24 @@ class MessageQueue:
         """R-19: send ready messages to consumers with room, in turn; higher x-priority first."""
         ready, free, now = self.ready, self.free, self.world.now
         while free and ready.n:
-            consumer = self._most_urgent() if self._has_priorities else free.popleft()
             position, copy = ready.pop()
             if self.expires_at and self.expires_at.get(copy, now) < now:
-                free.appendleft(consumer)
                 self._leave(copy, "expired")
-                continue
-            self.busy = (self.busy if self.busy > now else now) + self.per_message
-            self.pairs.sent(copy)
-            self.unacked[copy] = (consumer, position)
-            consumer.deliver(copy, self.busy)
-            if consumer.credit > 0:
-                free.append(consumer)
+            else:
+                self._send(copy, position)
         if self.expires_at:
             self._watch_head()
+
+    def _send(self, copy: int, position: int) -> None:
+        """To the consumer whose turn it is."""
+        free, now = self.free, self.world.now
+        consumer = self._most_urgent() if self._has_priorities else free.popleft()
+        self.busy = busy = (self.busy if self.busy > now else now) + self.per_delivery
+        self.pairs.sent(copy)
+        self.unacked[copy] = (consumer, position)
+        consumer.deliver(copy, busy)
+        if consumer.credit > 0:
+            free.append(consumer)
 
     def _most_urgent(self) -> ConsumerChannel:
         best = max(self.free, key=lambda consumer: consumer.priority)
@@ -368,6 +373,19 @@ class MessageQueue:
         """All messages, ready or not, by position (for recovery)."""
         held = [(position, copy) for copy, (_, position) in self.unacked.items()]
         return sorted([*self.ready, *held])
+
+    def bytes_held(self) -> int:
+        """Bytes of all messages, ready or not, for which the node needs memory and disk (R-38)."""
+        messages = self.messages
+        if messages.sizes is None:
+            return 1024 * (len(self.ready) + len(self.unacked))
+        return sum(messages.size_of(copy) for _, copy in self.ready) + sum(
+            map(messages.size_of, self.unacked)
+        )
+
+    def bytes_of_log(self) -> int:
+        """Bytes for which it needs the disk only."""
+        return 0
 
     # -- failure -----------------------------------------------------------------------------------------------
 

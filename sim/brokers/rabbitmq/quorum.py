@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.rabbitmq.causes import CHANNEL_LOST, DISK_LOSS, SOCKET_CUT
+from sim.brokers.rabbitmq.causes import ACK_TIMEOUT, CHANNEL_LOST, DISK_LOSS, SOCKET_CUT
 from sim.brokers.rabbitmq.queue import MessageQueue
 from sim.brokers.rabbitmq.ready import QuorumReady, Ready
 from sim.brokers.rabbitmq.replication import Command, ReplicatedLog
@@ -38,6 +38,7 @@ class QuorumQueue(MessageQueue):
     per_message = 15e-6  # seconds of the leader per command (sheet, section 4)
     unlimited_prefetch = 2000
     nacks_when_down = False
+    takes_commands = True
     acks_at_once = True
     times_out_from = "4.3"
 
@@ -56,6 +57,7 @@ class QuorumQueue(MessageQueue):
             on_lost=self._lost,
             snapshot_size=lambda: len(self.ready) + len(self.unacked),
         )
+        self.per_delivery = 0.0  # part of the command that brings it about
         self.has_leader = True
         self._number = 0
         self._outbox: dict[int, tuple[Node | None, Command]] = {}  # submitted and not applied, by number
@@ -76,9 +78,13 @@ class QuorumQueue(MessageQueue):
 
     def _submit(self, node: Node, what: str, *args: Any) -> int:
         """A channel on a node submits a command: it keeps it until it is applied, whoever leads."""
+        number = self._keep(node, what, *args)
+        self._forward(number)
+        return number
+
+    def _keep(self, node: Node, what: str, *args: Any) -> int:
         self._number = number = self._number + 1
         self._outbox[number] = (node, (number, what, args))
-        self._forward(number)
         return number
 
     def _forward(self, number: int) -> None:
@@ -155,7 +161,8 @@ class QuorumQueue(MessageQueue):
             self.refuse(copy, channel, at)
             return
         channel.wait_for(copy, self)
-        self._publishing[copy] = self._submit(channel.node, "put", copy, channel)
+        self._publishing[copy] = number = self._keep(channel.node, "put", copy, channel)
+        channel.node.host.call_at(at, self._forward, number)
 
     def enqueue(self, copy: int, channel: PublisherChannel | None, at: float) -> None:
         """A dead letter from another queue: within the cluster, without a channel."""
@@ -170,14 +177,15 @@ class QuorumQueue(MessageQueue):
             self._is_refusing = self.is_over(0)
 
     def _answer(self, copy: int, channel: PublisherChannel) -> None:
-        if channel.node is self.node:
+        if channel.node is not self.node:
+            wait = self.busy - self.world.now  # until the leader has come so far
+            self.broker.send(self.node, channel.node, self._relay, copy, channel, wait)
+        elif copy in channel.pending:  # else it has ended meanwhile
             channel.took(copy, self.busy, self)
-        else:
-            self.broker.send(self.node, channel.node, self._relay, copy, channel)
 
-    def _relay(self, copy: int, channel: PublisherChannel) -> None:
-        if copy in channel.pending:  # else it has heard that from a new leader
-            channel.took(copy, self.world.now, self)
+    def _relay(self, copy: int, channel: PublisherChannel, wait: float) -> None:
+        if copy in channel.pending:  # else it has ended, or has heard that from a new leader
+            channel.took(copy, self.world.now + wait, self)
 
     def is_pending(self, copy: int) -> bool:
         """Whether a publish is not applied yet."""
@@ -189,15 +197,15 @@ class QuorumQueue(MessageQueue):
 
     # -- from channels -----------------------------------------------------------------------------------------
 
-    def is_local_to(self, node: Node) -> bool:
-        """Never: what a channel says is a command."""
-        return False
-
     def tell(self, node: Node, what: str, *args: Any) -> None:
         """What a channel says is a command, too: subscribe, ack, return."""
         self._submit(node, what, *args)
 
     def _apply_attach(self, consumer: ConsumerChannel) -> None:
+        if (
+            consumer in self.consumers
+        ):  # R-14: back before it was missed: its channel before died with its node
+            self._apply_left(consumer, [], CHANNEL_LOST, "channel")
         if consumer.is_open:
             self.attach(consumer)
 
@@ -242,6 +250,16 @@ class QuorumQueue(MessageQueue):
             else:
                 self.put_back(copy, held[1], cause)
         self._dispatch_or_relax()
+
+    def _apply_timed_out(
+        self, consumer: ConsumerChannel, copies: list[int], kept: dict[int, None], is_cancelled: bool
+    ) -> None:
+        """R-17: overdue deliveries return. To a consumer that is cancelled nothing is on its way any more."""
+        if is_cancelled:
+            self.detach(consumer)
+            known = kept | dict.fromkeys(copies)
+            copies += [c for c, (owner, _) in self.unacked.items() if owner is consumer and c not in known]
+        self._apply_returned(consumer, copies, ACK_TIMEOUT, "timeout")
 
     def _is_delayed(self, counts: bool) -> bool:
         kind = self.settings.delayed_retry_type
@@ -303,12 +321,20 @@ class QuorumQueue(MessageQueue):
                 if self._disconnected.pop(consumer, None) is not None:
                     self.may_send(consumer)
             elif is_there or consumer not in self._disconnected:
-                due = self._disconnected[consumer] = self.world.now + (0.0 if is_there else wait)
-                if consumer in self.free:
-                    self.free.remove(consumer)
-                self.world.call_at(due, self._overdue, consumer, due)
+                self._wait_for(consumer, 0.0 if is_there else wait)
         if self.has_leader:
             self.dispatch()
+
+    def consumer_node_lost(self, consumer: ConsumerChannel, copies: list[int], kind: str) -> None:
+        """Of a consumer that was cancelled, and had deliveries still (R-17), the leader learns otherwise."""
+        if consumer not in self.consumers and copies:
+            self._wait_for(consumer, self.settings.consumer_disconnected_timeout)
+
+    def _wait_for(self, consumer: ConsumerChannel, wait: float) -> None:
+        due = self._disconnected[consumer] = self.world.now + wait
+        if consumer in self.free:
+            self.free.remove(consumer)
+        self.world.call_at(due, self._overdue, consumer, due)
 
     def _overdue(self, consumer: ConsumerChannel, due: float) -> None:
         if self.has_leader and self._disconnected.get(consumer) == due <= self.world.now:

@@ -7,7 +7,7 @@ comes back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -231,3 +231,49 @@ class QuorumReady:
         self.lanes.clear()
         self._order.clear()
         self._in_lanes = self.n = 0
+
+
+class Weighed:
+    """Ready messages of any kind, and how many bytes they are (R-35: `max_length_bytes` counts bodies only)."""
+
+    def __init__(self, ready: Ready, size_of: Callable[[int], int]) -> None:
+        self.ready, self._size_of = ready, size_of
+        self.n = self.bytes = 0
+
+    def put(self, entry: Entry, priority: int) -> None:
+        """A fresh message."""
+        self.ready.put(entry, priority)
+        self._count(entry, 1)
+
+    def put_back(self, entry: Entry, priority: int) -> None:
+        """One that was returned."""
+        self.ready.put_back(entry, priority)
+        self._count(entry, 1)
+
+    def pop(self) -> Entry:
+        """Take the next."""
+        return self._count(self.ready.pop(), -1)
+
+    def pop_oldest(self) -> Entry:
+        """Take the oldest."""
+        return self._count(self.ready.pop_oldest(), -1)
+
+    def _count(self, entry: Entry, sign: int) -> Entry:
+        self.n += sign
+        self.bytes += sign * self._size_of(entry[1])
+        return entry
+
+    def head(self) -> Entry | None:
+        """The next."""
+        return self.ready.head()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.ready)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.ready.clear()
+        self.n = self.bytes = 0

@@ -36,8 +36,8 @@ class Channel:
 
     Hardware: `fsync` of a flush of the write-ahead log, `memory` and `disk` of each node (null: no alarm),
     with `vm_memory_high_watermark` as a share of it and `disk_free_limit`. `cpu_per_message` (no setting of RabbitMQ
-    but of the model) is what a queue's process spends on an enqueue or a delivery, that of a quorum queue on each
-    command and delivery (null: 10 us, 15 us).
+    but of the model) is what a queue's process spends on an enqueue or a delivery, the leader of a quorum queue on
+    each command: a publish, an ack, a return (null: 10 us, 15 us).
 
     Source of the defaults: the RabbitMQ sheet, section 2.
     """
@@ -113,12 +113,14 @@ class ConsumerClient:
     """A consumer's client library.
 
     `ack`: manual or automatic (auto: forgotten as soon as it is written to the socket). `prefetch` (basic.qos) is the
-    number of unacked deliveries, null or 0 without limit. `ack_every`: ack so many at once (multiple). A handler that
-    failed answers with `negative_ack` (basic.nack or basic.reject), with or without `requeue`.
+    number of unacked deliveries, null or 0 without limit (which streams do not allow). `ack_every`: ack so many at
+    once (multiple). A handler that failed answers with `negative_ack` (basic.nack or basic.reject), with or without
+    `requeue`.
     `consumer_priorities`: x-priority of the first consumer, the second ... (the last one for all others).
     `bindings`: further ones of the service's queue, beside its `binding`.
-    `publishes_too`: the connection publishes as well, so alarms stop it. Streams: `offset` where to start, and an
-    offset is stored after each `store_offset_every` messages (null: never), before or after they are processed.
+    `publishes_too`: the connection publishes as well, so alarms stop it. Streams: `offset` (x-stream-offset) where to
+    start if none is stored, by default with what is published from then on; an offset is stored after each
+    `store_offset_every` messages (null: never), before or after they are processed.
     """
 
     ack: Literal["manual", "auto"] = "manual"
@@ -129,7 +131,7 @@ class ConsumerClient:
     consumer_priorities: tuple[int, ...] = ()
     bindings: tuple[str, ...] = ()
     publishes_too: bool = False
-    offset: Literal["first", "last", "next"] = "first"
+    offset: Literal["first", "last", "next"] = "next"
     store_offset_every: int | None = 1
     heartbeat: Seconds | None = 60.0
     recovery_interval: Seconds = 5.0

@@ -293,6 +293,14 @@ class StreamQueue(MessageQueue):
         for offset in range(first, self.log.end):
             yield self._copy_at(offset)
 
+    def bytes_held(self) -> int:
+        """Bytes in memory: none."""
+        return 0
+
+    def bytes_of_log(self) -> int:
+        """R-38, R-39: bytes on the disk: all that retention has not dropped, once for all readers."""
+        return self.log.size if self.is_offered else 0
+
     def node_crashed(self, node: Node) -> None:
         """Some node of the cluster has crashed."""
         if self.is_offered:

@@ -64,6 +64,10 @@ class Consumer:
         self.commits_first = worker.settles_first and not settings.enable_auto_commit
         # What comes first here is the commit of a poll, not the answer to a record.
         worker.settles_first = False
+        # Without automatic commits: all of a poll at once before the next one (None), or so many records.
+        commits_after = not (settings.enable_auto_commit or self.commits_first)
+        self._commit_every = settings.commit_every if commits_after else None
+        self._commits_polls = commits_after and settings.commit_every is None
         is_classic = settings.group_protocol == "classic"
         self.membership: Membership = (ClassicMembership if is_classic else ConsumerMembership)(self, group)
         self._start_empty()
@@ -270,7 +274,10 @@ class Consumer:
             return
         if not self._is_watched:
             self._watch_poll_interval()
-        self._commit(self._returned() if self.commits_first else {}, then=self._begin_batch)  # K-38
+        if self.commits_first:
+            self._commit(self._returned(), then=self._begin_batch)  # K-38
+        else:
+            self._begin_batch()
 
     def _begin_batch(self) -> None:
         """What was polled goes to handlers; to a pool of them all at once, and poll() goes on (K-37)."""
@@ -295,15 +302,15 @@ class Consumer:
         aside = []
         while buffer and limit > 0:
             part = buffer[0]
-            partition, first = part.partition, part.taken
+            partition, first, records = part.partition, part.taken, part.records
             if kept and partition in kept:
                 aside.append(buffer.popleft())
                 continue
-            records = part.records
-            last = min(len(records), first + limit)
-            offset = part.start + first
-            for i in range(first, last):
-                copy = records[i]
+            offset, last = part.start + first, len(records)
+            if first or limit < last:
+                last = min(last, first + limit)
+                records = records[first:last]
+            for copy in records:
                 if copy > ABORT:  # else a marker, or what compaction or an abort has taken away
                     batch.append((partition, offset, copy))
                     limit -= 1
@@ -311,7 +318,7 @@ class Consumer:
             self.position[partition] = offset
             self.polled_epochs[partition] = part.epoch
             part.taken = last
-            if last == len(records):
+            if last == len(part.records):
                 buffer.popleft()
                 del self.buffered[partition]
                 has_room = True
@@ -325,12 +332,12 @@ class Consumer:
             self.fetch_all()
 
     def _hand_over(self) -> None:
-        batch, at_work = self.batch, self.at_work
-        limit = self.worker.slots if not self.settings.hands_off else len(batch) + len(at_work)
+        batch, at_work, worker = self.batch, self.at_work, self.worker
+        limit = worker.slots if not self.settings.hands_off else len(batch) + len(at_work)
         while batch and len(at_work) < limit:
             partition, offset, copy = batch.popleft()
             at_work[copy] = (partition, offset)
-            self.worker.on_delivery(Delivery(self, copy, copy))
+            worker.on_delivery(Delivery(self, copy, copy))
         if not batch and not at_work:
             self._go_on()  # the commit before them has failed
 
@@ -346,11 +353,10 @@ class Consumer:
         partition, offset = self.at_work.pop(tag)
         if partition is not None and offset >= self.done.get(partition, 0):
             self.done[partition] = offset + 1
-        settings = self.settings
-        if settings.commit_every is not None and not settings.enable_auto_commit and not self.commits_first:
+        if self._commit_every is not None:
             self._processed += 1
-            if self._processed % settings.commit_every == 0 and not self._is_blocked:
-                self._commit(self._finished(), then=None if settings.hands_off else self._go_on)  # K-39
+            if self._processed % self._commit_every == 0 and not self._is_blocked:
+                self._commit(self._finished(), then=None if self.settings.hands_off else self._go_on)  # K-39
                 return
         self._go_on()
 
@@ -377,16 +383,16 @@ class Consumer:
             self.worker.on_delivery(Delivery(self, tag, tag))
 
     def _go_on(self) -> None:
-        settings = self.settings
-        if self._is_blocked or self._is_polling or settings.hands_off:
+        if self._is_blocked or self._is_polling or self.settings.hands_off:
             return
         if self.batch:
             self._hand_over()
-        elif not self.at_work:
-            is_due = (
-                settings.commit_every is None and not settings.enable_auto_commit and not self.commits_first
-            )
-            self._commit(self._finished() if is_due else {}, then=self._poll)
+        elif self.at_work:
+            return
+        elif self._commits_polls:
+            self._commit(self._finished(), then=self._poll)
+        else:
+            self._poll()
 
     def _returned(self) -> Positions:
         """What poll() has returned and is not committed."""
@@ -549,28 +555,30 @@ class Consumer:
         for partition in buffered:
             if leaders[partition] is broker and partition not in self.kept:
                 return {}
-        return {
-            partition: (offset, epochs.get(partition, -1))
-            for partition, offset in self.fetch_from.items()
-            if leaders[partition] is broker and partition not in buffered and partition not in self.leaderless
-        }
+        asked = {}
+        for partition, offset in self.fetch_from.items():
+            if leaders[partition] is broker and partition not in buffered:
+                asked[partition] = (offset, epochs.get(partition, -1))
+        for partition in self.leaderless:
+            asked.pop(partition, None)
+        return asked
 
     def fetched(self, part: Fetched) -> None:
         """Records of a fetch response."""
-        partition, fetch_from = part.partition, self.fetch_from
-        if fetch_from.get(partition) != part.start:
+        partition, start, fetch_from = part.partition, part.start, self.fetch_from
+        if fetch_from.get(partition) != start:
             return  # the partition was revoked meanwhile, or its position moved
         self.epochs[partition] = part.epoch
-        known = self.group.delivered_to.get(partition, 0)
-        if part.start < known:
+        delivered_to, delivered = self.group.delivered_to, self.pairs.delivered
+        known = delivered_to.get(partition, 0)
+        if start < known:
             self._delivered_before(part, known)
-        delivered = self.pairs.delivered
         for copy in part.records:
             if copy > ABORT:
                 delivered(copy)
-        end = part.start + len(part.records)
+        end = start + len(part.records)
         if end > known:
-            self.group.delivered_to[partition] = end
+            delivered_to[partition] = end
         self.buffer.append(part)
         self.buffered[partition] = None
         del fetch_from[partition]  # to the end: the others come first in the next fetch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.kafka.log import ABORT
+from sim.brokers.kafka.log import ABORT, Log
 from sim.brokers.kafka.replication import NO_COPY, Leadership, Partition
 from sim.connection import Connection
 from sim.network import Hop
@@ -66,6 +66,7 @@ class FetchSession:
         self._limit, self._limit_of_all = settings.max_partition_fetch_bytes, settings.fetch_max_bytes
         self._max_wait, self._min_bytes = settings.fetch_max_wait, settings.fetch_min_bytes
         self._isolation = settings.isolation_level
+        self._is_committed_only = self._isolation == "read_committed"
         self.connection: Connection = consumer.topic.cluster.client_connection(
             consumer.host,
             broker,
@@ -144,15 +145,16 @@ class FetchSession:
         self._waiting_number, self._arrived_at = number, self.world.now
         self._waits_for = asked
         if not self._answer(self._min_bytes):
+            leads = self.broker.leads
             for partition in asked:
-                leadership = self.broker.leads.get(partition)
-                if leadership is not None:
-                    leadership.readers[self] = None
-            self._wait_for_more()
+                if partition in leads:
+                    leads[partition].readers[self] = None
+            if self._min_bytes > 1:
+                self._wait_for_more()
 
     def _wait_for_more(self) -> None:
         """There is something, but less than fetch.min.bytes: until fetch.max.wait.ms are over."""
-        if self._deadline or self._min_bytes <= 1 or not self._has(1):
+        if self._deadline or not self._has(1):
             return
         self._deadline = self._waiting_number
         due = self._arrived_at + self._max_wait * (self._turn(self._arrived_at) + 1)
@@ -169,52 +171,60 @@ class FetchSession:
                 self._answer(1)
 
     def _stop_waiting(self) -> None:
+        leads = self.broker.leads
         for partition in self._waits_for:
-            leadership = self.broker.leads.get(partition)
-            if leadership is not None:
-                leadership.readers.pop(self, None)
+            if partition in leads:
+                leads[partition].readers.pop(self, None)
         self._waits_for = {}
         self._deadline = 0
 
     def wake(self) -> None:
         """Records were committed, or the broker leads no more."""
-        if self._waits_for and not self._answer(self._min_bytes):
+        if self._waits_for and not self._answer(self._min_bytes) and self._min_bytes > 1:
             self._wait_for_more()
 
     def _answer(self, minimum: int) -> bool:
         """Answer the fetch that waits, if there is anything to tell, of `minimum` bytes at least."""
         if minimum > 1 and not self._has(minimum):
             return False
-        broker = self.broker
-        limit = self._limit_of_all
-        is_limited = limit < self._limit * len(self._waits_for)
-        found = []
-        size = 0
-        for partition, (offset, epoch) in self._waits_for.items():
-            part = self._read(
-                partition, offset, epoch, min(self._limit, limit) if is_limited else self._limit
-            )
-            if part is None:
-                continue
-            found.append(part)
-            if is_limited or broker.counts_bytes:
-                part_size = (
-                    broker.leads[partition].log.size(part.start, len(part.records)) if part.records else 0
-                )
-                size += part_size
-                limit -= part_size
-                if is_limited and limit <= 0:
-                    break
+        broker, asked = self.broker, self._waits_for
+        if broker.counts_bytes or self._limit * len(asked) > self._limit_of_all:
+            found = self._read_within_limits()
+        else:
+            found, self._response_size = [], 0
+            for partition, (offset, epoch) in asked.items():
+                part = self._read(partition, offset, epoch, self._limit)
+                if part is not None:
+                    found.append(part)
         if not found:
             return False
         self._stop_waiting()
-        self._response_size = size
-        at = broker.transmit(broker.work(broker.request_time), size)
+        at = broker.work(broker.request_time)
+        if broker.counts_bytes:
+            at = broker.transmit(at, self._response_size)
         for part in found:
             if part.records:
                 self._sent(part)
-        self.connection.back.send_at(at, self._received, NO_COPY, self._waiting_number, found)
+        send_at = self.connection.back.send_at
+        send_at(at, self._received, NO_COPY, self._waiting_number, found)
         return True
+
+    def _read_within_limits(self) -> list[Fetched]:
+        """The same where bytes count: on the wire, or because fetch.max.bytes may not suffice for all partitions."""
+        found, size, left = [], 0, self._limit_of_all
+        for partition, (offset, epoch) in self._waits_for.items():
+            part = self._read(partition, offset, epoch, min(self._limit, left))
+            if part is None:
+                continue
+            found.append(part)
+            if part.records:
+                part_size = self.broker.leads[partition].log.size(part.start, len(part.records))
+                size += part_size
+                left -= part_size
+                if left <= 0:
+                    break
+        self._response_size = size
+        return found
 
     def _has(self, minimum: int) -> bool:
         """Whether there are that many bytes to read, or something else to tell."""
@@ -247,8 +257,23 @@ class FetchSession:
         leadership: Leadership | None = self.broker.leads.get(partition)
         if leadership is None:
             return Fetched(partition, offset, [], -1, NOT_LEADER)
-        log = leadership.log
-        end = leadership.readable_end(self._isolation)
+        log, end = leadership.log, leadership.high_watermark
+        if self._is_committed_only:
+            end = leadership.readable_end(self._isolation)
+        epochs = log.epochs
+        if not (epochs and epoch == epochs[-1][0] and log.start <= offset <= end):
+            obstacle = self._obstacle(partition, log, offset, epoch, end)
+            if obstacle is not None:
+                return obstacle
+        if offset >= end:
+            return None
+        records = log.read(offset, end, limit)
+        if self._is_committed_only and log.has_transactions:
+            records = log.without_aborted(offset, records)
+        return Fetched(partition, offset, records, log.epoch_at(offset + len(records) - 1))
+
+    def _obstacle(self, partition: Partition, log: Log, offset: int, epoch: int, end: int) -> Fetched | None:
+        """What keeps the consumer from reading on at that offset, if anything does."""
         if offset == RESET:
             is_latest = self.consumer.settings.auto_offset_reset == "latest"
             start = end if is_latest else log.start
@@ -257,12 +282,7 @@ class FetchSession:
             agreed = log.agreed_end(offset, epoch)
             if agreed < offset:
                 return Fetched(partition, agreed, [], log.epoch_at(agreed - 1), DIVERGED)
-        if log.start <= offset < end:
-            records = log.read(offset, end, limit)
-            if self._isolation == "read_committed" and log.has_transactions:
-                records = log.without_aborted(offset, records)
-            return Fetched(partition, offset, records, log.epoch_at(offset + len(records) - 1))
-        if offset < log.start or offset > log.end:
+        if not log.start <= offset <= log.end:
             return Fetched(partition, offset, [], -1, OUT_OF_RANGE)
         return None
 
@@ -271,7 +291,9 @@ class FetchSession:
     def _received(self, _copy: int, number: int, found: list[Fetched]) -> None:
         if number != self._number:
             return
-        self._over()
+        if self._is_under_way:
+            self._count += int((self.world.now - self._sent_at) / self._max_wait)  # as in `_over`
+            self._is_under_way = False
         consumer = self.consumer
         for part in found:
             if part.error:

@@ -113,7 +113,8 @@ class Lane:
         produce, acks = self.broker.produce, self._acks
         if len(batches) == 1:
             batch = batches[0]
-            produce(batch.partition, batch, acks, partial(self._answer, number, batch))
+            answer = self._answer
+            produce(batch.partition, batch, acks, partial(answer, number, batch))
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
@@ -134,7 +135,8 @@ class Lane:
         """Answer a request at `at` (s), and read the next one then."""
         if number <= self._before:
             return  # nobody is there any more
-        self.connection.back.send_at(at, self._answered, number, errors, leaders)
+        send_at = self.connection.back.send_at
+        send_at(at, self._answered, number, errors, leaders)
         if self._unread:
             self.broker.host.call_at(at, self._read_next, self._before)
         else:
@@ -154,11 +156,12 @@ class Lane:
         batches = self.in_flight.pop(number, None)
         if batches is None:
             return
+        producer = self.producer
         for batch, error in zip(batches, errors, strict=True):
-            self.producer.answered(batch, error)
+            producer.answered(batch, error)
         for partition, (epoch, leader) in leaders.items():
-            self.producer.metadata.learn(partition, epoch, leader)
-        if self.producer.waiting:
+            producer.metadata.learn(partition, epoch, leader)
+        if producer.waiting:
             self.pump()
 
     def due(self) -> float:

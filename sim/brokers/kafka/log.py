@@ -221,8 +221,11 @@ class Log:
 
     def epoch_at(self, offset: int) -> int:
         """The leader epoch of the record at an offset; -1 before the first."""
-        i = bisect_right(self.epochs, offset, key=lambda entry: entry[1])
-        return self.epochs[i - 1][0] if i else -1
+        epochs = self.epochs
+        if epochs and offset >= epochs[-1][1]:
+            return epochs[-1][0]
+        i = bisect_right(epochs, offset, key=lambda entry: entry[1])
+        return epochs[i - 1][0] if i else -1
 
     def end_of_epoch(self, epoch: int) -> int:
         """Where the records of an epoch, and of those before it, end (K-24)."""
@@ -298,7 +301,9 @@ class Log:
     def read(self, start: int, end: int, limit: int | None = None) -> list[int]:
         """Records from `start` up to before `end`: the first, and as many more as `limit` bytes allow."""
         at, stop = start - self.start, end - self.start
-        if limit is not None and stop - at > 1:
+        if stop - at == 1:
+            return [self.records[at]]
+        if limit is not None and stop > at:
             size = 0
             for i in range(at, stop):
                 size += self.bytes[i]

@@ -34,6 +34,7 @@ class Metadata:
         self.host, self.world = host, host.world
         self.connections, self.max_age, self._changed = connections, max_age, changed
         self.leaders: dict[Partition, Broker | None] = {p: p.leader for p in partitions}
+        self.knows_all = None not in self.leaders.values()
         self._epochs: dict[Partition, int] = {p: p.epoch for p in partitions}
         self._is_asking = False
         self._turn = 0
@@ -50,6 +51,7 @@ class Metadata:
         if epoch > self._epochs[partition]:
             self._epochs[partition] = epoch
             self.leaders[partition] = leader
+            self.knows_all = None not in self.leaders.values()
             self._changed()
 
     def refresh(self) -> None:
@@ -79,7 +81,7 @@ class Metadata:
         self.expires_at = self.world.now + self.max_age
         for partition, (epoch, leader) in known.items():
             self.learn(partition, epoch, leader)
-        if any(leader is None for leader in self.leaders.values()):
+        if not self.knows_all:
             self.host.call_later(RETRY_BACKOFF, self.refresh)
 
     def _no_answer(self, turn: int) -> None:

@@ -202,10 +202,11 @@ class Producer:
             queue = self.queues[partitions[self._sticky]]
             is_full = not queue or queue[-1].size >= self._batch_size
             if is_full or self._sticky_bytes >= 2 * self._batch_size:
-                leaders = self.metadata.leaders
-                if not self.waiting and None not in leaders.values():
-                    self._sticky = int(self._chance() * len(partitions))  # all weigh the same
+                if not self.waiting and self.metadata.knows_all:
+                    chance = self._chance
+                    self._sticky = int(chance() * len(partitions))  # all weigh the same
                 else:
+                    leaders = self.metadata.leaders
                     queued = [None if leaders[p] is None else len(self.queues[p]) for p in partitions]
                     self._sticky = next_partition(queued, self._chance())
                 self._sticky_bytes = 0
@@ -364,7 +365,15 @@ class Producer:
             if self.is_idempotent:
                 self.sequences[partition].written(batch)
             if not batch.is_over:
-                self._acknowledged(batch)
+                self.buffered -= batch.memory
+                if self._blocked:
+                    self._unblock()
+                if self.transactions is None:
+                    confirmed = self.sender.confirmed
+                    for copy in batch.copies:
+                        confirmed(copy)
+                else:
+                    self.transactions.written(batch.copies)
         elif error == FENCED and self.transactions is not None:
             self.transactions.fenced()
             if not batch.is_over:
@@ -377,17 +386,6 @@ class Producer:
                 self._failed(batch)
         if batch.is_over and self.transactions is not None:
             self.transactions.end_if_flushed()
-
-    def _acknowledged(self, batch: ProducerBatch) -> None:
-        self.buffered -= batch.memory
-        if self._blocked:
-            self._unblock()
-        if self.transactions is not None:
-            self.transactions.written(batch.copies)
-            return
-        confirmed = self.sender.confirmed
-        for copy in batch.copies:
-            confirmed(copy)
 
     def written(self, batches: list[ProducerBatch]) -> None:
         """K-08: with acks=0 batches are over when they are in the socket."""

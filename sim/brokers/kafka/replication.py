@@ -187,7 +187,8 @@ class Leadership:
         """
         if len(self.isr) < self.topic.min_insync_replicas:
             return
-        mark = self.log.end
+        log = self.log
+        mark = log.start + len(log.records)
         for follower in self._counted:
             if follower.end < mark:
                 mark = follower.end

@@ -19,8 +19,9 @@ from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
 from sim.brokers.kafka.share import ShareGroup
 from sim.brokers.kafka.share_consumer import ShareConsumer
+from sim.distributions import Constant
 from sim.host import Host
-from sim.ledger import Pairs
+from sim.ledger import USUAL_SIZE, Pairs
 
 if TYPE_CHECKING:
     from sim.apps import ConsumerPort
@@ -54,8 +55,10 @@ class Topic:
 
     def _start(self) -> None:
         config = self.sim.config
+        publishing = [s.app.publishes for s in config.services.values() if s.app.publishes is not None]
         sizes = [p.app.size for p in config.producers.values() if p.app.channel == self.name]
-        if self.messages.sizes is None and any(repr(size) != "Constant(1024)" for size in sizes):
+        sizes += [publishes.size for publishes in publishing if publishes.channel == self.name]
+        if self.messages.sizes is None and any(size != Constant(USUAL_SIZE) for size in sizes):
             self.messages.keep_sizes()  # batches fill by bytes
 
     def _log_config(self) -> LogConfig:

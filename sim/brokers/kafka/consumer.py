@@ -133,7 +133,7 @@ class Consumer:
         self._reset_from: Positions = {}  # for the books: offsets below were read before a reset
         self._is_begun = False
         self._processed = 0
-        self._is_polling = False  # the thread is inside poll()
+        self.is_polling = False  # the thread is inside poll()
         self._is_closed = False
         self._is_blocked = False  # it waits for a commit
         self._resumes_poll = False  # and does so inside poll()
@@ -152,7 +152,7 @@ class Consumer:
         """The application subscribes, and calls poll() for the first time."""
         if self._is_begun or not self.host.is_up:
             return
-        self._is_begun = self._is_polling = True
+        self._is_begun = self.is_polling = True
         self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
         self.membership.start()
 
@@ -161,8 +161,8 @@ class Consumer:
     def in_poll(self, function: Callable[..., Any], *args: Any) -> None:
         """Do something as soon as the application's thread is inside poll()."""
         self._in_poll.append(partial(function, *args))
-        if self._is_polling:
-            self._poll()
+        if self.is_polling:
+            self.poll()
 
     def take_over(self, partitions: list[Partition]) -> None:
         """These partitions are this member's from now on: ask for their offsets."""
@@ -244,11 +244,11 @@ class Consumer:
 
     # -- poll() ------------------------------------------------------------------------------------------------
 
-    def _poll(self) -> None:
+    def poll(self) -> None:
         """The application's thread calls poll(), or something happens inside it."""
         if self._is_blocked or not self._is_begun:
             return
-        self._is_polling = False
+        self.is_polling = False
         self._polled_at = now = self.world.now
         while self._in_poll:
             self._in_poll.popleft()()
@@ -263,32 +263,34 @@ class Consumer:
         elif settings.hands_off or self._owes_commit:
             self._commit_between_polls()
         if not self.buffer and not self.kept:
-            self._is_polling = True
+            self.is_polling = True
             if settings.enable_auto_commit and not self._is_auto_commit_due and self._returned():
                 self._is_auto_commit_due = True
                 self.host.call_at(self._next_auto_commit, self._auto_commit_is_due)
             return
         self._take(settings.max_poll_records)
         if not self.batch:
-            self._poll()  # there were markers only
+            self.poll()  # there were markers only
             return
         if not self._is_watched:
             self._watch_poll_interval()
         if self.commits_first:
             self._commit(self._returned(), then=self._begin_batch)  # K-38
-        else:
+        elif settings.hands_off:
             self._begin_batch()
+        else:
+            self._hand_over()
 
     def _begin_batch(self) -> None:
         """What was polled goes to handlers; to a pool of them all at once, and poll() goes on (K-37)."""
         self._hand_over()
         if self.settings.hands_off:
-            self.host.call_later(0.0, self._poll)
+            self.host.call_later(0.0, self.poll)
 
     def _auto_commit_is_due(self) -> None:
         self._is_auto_commit_due = False
-        if self._is_polling:
-            self._poll()
+        if self.is_polling:
+            self.poll()
 
     def _commit_between_polls(self) -> None:
         if self.settings.commit_every is None or self._owes_commit:
@@ -383,16 +385,16 @@ class Consumer:
             self.worker.on_delivery(Delivery(self, tag, tag))
 
     def _go_on(self) -> None:
-        if self._is_blocked or self._is_polling or self.settings.hands_off:
+        if self._is_blocked or self.is_polling or self.settings.hands_off:
             return
         if self.batch:
             self._hand_over()
         elif self.at_work:
             return
         elif self._commits_polls:
-            self._commit(self._finished(), then=self._poll)
+            self._commit(self._finished(), then=self.poll)
         else:
-            self._poll()
+            self.poll()
 
     def _returned(self) -> Positions:
         """What poll() has returned and is not committed."""
@@ -418,7 +420,7 @@ class Consumer:
     def _check_poll_interval(self) -> None:
         """K-35: the application has not polled for too long: the member leaves by itself, and the work goes on."""
         self._is_watched = False
-        if self._is_polling or not self._is_begun:
+        if self.is_polling or not self._is_begun:
             return
         if self.world.now < self._polled_at + self.settings.max_poll_interval:
             self._watch_poll_interval()
@@ -481,7 +483,7 @@ class Consumer:
             then()
         if self._resumes_poll and not self._is_blocked:
             self._resumes_poll = False
-            self._poll()
+            self.poll()
 
     def _commit_failed(self, error: str) -> None:
         if self.output is not None:
@@ -590,11 +592,6 @@ class Consumer:
         for i in range(min(len(part.records), known - part.start)):
             if part.records[i] > ABORT:
                 part.records[i] = redelivered(part.partition, part.records[i])
-
-    def look_at_buffer(self) -> None:
-        """The thread waits in poll(): there may be something for it."""
-        if self._is_polling and self.buffer:
-            self._poll()
 
     def fetch_failed(self, part: Fetched) -> None:
         """A partition in a fetch response could not be read."""

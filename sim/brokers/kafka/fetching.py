@@ -270,7 +270,9 @@ class FetchSession:
         records = log.read(offset, end, limit)
         if self._is_committed_only and log.has_transactions:
             records = log.without_aborted(offset, records)
-        return Fetched(partition, offset, records, log.epoch_at(offset + len(records) - 1))
+        last = offset + len(records) - 1
+        epoch, since = log.epochs[-1]
+        return Fetched(partition, offset, records, epoch if last >= since else log.epoch_at(last))
 
     def _obstacle(self, partition: Partition, log: Log, offset: int, epoch: int, end: int) -> Fetched | None:
         """What keeps the consumer from reading on at that offset, if anything does."""
@@ -300,7 +302,8 @@ class FetchSession:
                 consumer.fetch_failed(part)
             else:
                 consumer.fetched(part)
-        consumer.look_at_buffer()
+        if consumer.is_polling and consumer.buffer:
+            consumer.poll()  # the thread waits in there
         if not self._is_under_way:
             self.fetch()
 

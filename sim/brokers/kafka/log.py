@@ -221,11 +221,8 @@ class Log:
 
     def epoch_at(self, offset: int) -> int:
         """The leader epoch of the record at an offset; -1 before the first."""
-        epochs = self.epochs
-        if epochs and offset >= epochs[-1][1]:
-            return epochs[-1][0]
-        i = bisect_right(epochs, offset, key=lambda entry: entry[1])
-        return epochs[i - 1][0] if i else -1
+        i = bisect_right(self.epochs, offset, key=lambda entry: entry[1])
+        return self.epochs[i - 1][0] if i else -1
 
     def end_of_epoch(self, epoch: int) -> int:
         """Where the records of an epoch, and of those before it, end (K-24)."""

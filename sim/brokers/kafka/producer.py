@@ -28,6 +28,7 @@ from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_LEADER, Partition
 from sim.brokers.kafka.sequences import Sequences
 from sim.brokers.kafka.settings import ProducerClient, is_idempotent
 from sim.brokers.kafka.transactions import TransactionManager
+from sim.ledger import USUAL_SIZE
 from sim.producing import Sender
 
 if TYPE_CHECKING:
@@ -127,9 +128,10 @@ class Producer:
 
     def publish(self, copy: int) -> None:
         """send(): the record joins its partition's batch. One thread sends: when it blocks, so do those after it."""
-        size = self.messages.size_of(copy)
+        messages = self.messages
+        size = USUAL_SIZE if messages.sizes is None else messages.size_of(copy)
         if size > self._largest:
-            self.messages.died(copy, TOO_LARGE)
+            messages.died(copy, TOO_LARGE)
             self.sender.returned(copy)
             return
         if self.transactions is not None and not self.transactions.takes(copy):

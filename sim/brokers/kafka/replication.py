@@ -200,7 +200,8 @@ class Leadership:
             _, offset, answer = waiting.popleft()
             answer(OK, offset, self.world.now)
         if self.readers:
-            self.wake_readers()
+            for reader in list(self.readers):  # as in `wake_readers`
+                reader.wake()
 
     def wake_readers(self) -> None:
         """Consumers' fetches that wait may have something to read now."""

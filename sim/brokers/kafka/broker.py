@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REQUEST, PER_KIB = 50e-6, 10e-6  # seconds of CPU per request, and per KiB of it (sheet, section 4)
 APPEND, APPEND_PER_KIB = 5e-6, 1e-6  # seconds of an append to the page cache
+WRITE_PER_BYTE = (PER_KIB + APPEND_PER_KIB) / 1024
 
 
 class Broker:
@@ -104,7 +105,7 @@ class Broker:
 
         `request`: what the handling of its request takes (s), which the first of several batches bears.
         """
-        at = self.work(request + APPEND + (PER_KIB + APPEND_PER_KIB) / 1024 * batch.size)
+        at = self.work(request + APPEND + WRITE_PER_BYTE * batch.size)
         leadership = self.leads.get(partition)
         if leadership is None:
             answer(NOT_LEADER, -1, at)

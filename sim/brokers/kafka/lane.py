@@ -157,10 +157,14 @@ class Lane:
         if batches is None:
             return
         producer = self.producer
-        for batch, error in zip(batches, errors, strict=True):
-            producer.answered(batch, error)
-        for partition, (epoch, leader) in leaders.items():
-            producer.metadata.learn(partition, epoch, leader)
+        if len(batches) == 1:
+            producer.answered(batches[0], errors[0])
+        else:
+            for batch, error in zip(batches, errors, strict=True):
+                producer.answered(batch, error)
+        if leaders:
+            for partition, (epoch, leader) in leaders.items():
+                producer.metadata.learn(partition, epoch, leader)
         if producer.waiting:
             self.pump()
 

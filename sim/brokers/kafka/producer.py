@@ -158,8 +158,8 @@ class Producer:
             if self.buffered + memory > self._memory:
                 return False
             self.buffered += memory
-            now = self.world.now
-            new = ProducerBatch([copy], size, partition=partition, memory=memory, created=now)
+            new = ProducerBatch([copy], size)
+            new.partition, new.memory, new.created = partition, memory, self.world.now
             is_due = size >= full or not self._linger
             if is_due and batch is None and self._is_free and self._send_at_once(new):
                 is_due = False

@@ -103,9 +103,9 @@ class Journal(Generic[K]):
 
     def write(self, added: Collection[K], removed: Collection[K]) -> None:
         """Write that some keys are live, then that others are done with."""
-        self._dirty += added
-        self._dirty += removed
-        self._dirty_is_live += [True] * len(added) + [False] * len(removed)
+        self._dirty.extend(added)
+        self._dirty.extend(removed)
+        self._dirty_is_live.extend([True] * len(added) + [False] * len(removed))
 
     @property
     def unsynced(self) -> int:

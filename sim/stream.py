@@ -108,7 +108,8 @@ class Stream(Path):
 
     def _send_plain(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
-        self.schedule(self.world.now + self.delay(), (handler, copy, args))
+        delay = self.delay  # as a local: see `World.call_later`
+        self.schedule(self.world.now + delay(), (handler, copy, args))
 
     def _send_lossy(self, handler: Handler, copy: int, *args: Any) -> None:
         self.sent += 1
@@ -125,12 +126,13 @@ class Stream(Path):
         if not departure >= self.world.now:
             raise ValueError(f"a segment cannot leave at {departure} s: it is {self.world.now} s")
         self._busy_until = departure
-        arrival = departure + self.delay()
+        delay, number = self.delay, self._next_number  # as locals: see `World.call_later`
+        arrival = departure + delay()
         if self.last_arrival > arrival:
             arrival = self.last_arrival
         self.last_arrival = arrival
         self.in_flight.append((handler, copy, args))
-        heappush(self._agenda, (arrival, NORMAL, self._next_number(), self._arrive, (self._era, departure)))
+        heappush(self._agenda, (arrival, NORMAL, number(), self._arrive, (self._era, departure)))
 
     def _send_lossy_at(self, departure: float, handler: Handler, copy: int, *args: Any) -> None:
         if self._chance() < self.loss:
@@ -180,7 +182,8 @@ class Stream(Path):
             arrival = self.last_arrival
         self.last_arrival = arrival
         self.in_flight.append(segment)
-        heappush(self._agenda, (arrival, NORMAL, self._next_number(), self._arrive, (self._era,)))
+        number = self._next_number
+        heappush(self._agenda, (arrival, NORMAL, number(), self._arrive, (self._era,)))
 
     def _lose(self, departure: float, segment: Segment) -> None:
         """A segment is lost as it leaves: at `departure` (s), not before what was sent before it."""

@@ -78,18 +78,18 @@ def faults(draw: Any, nodes: int, fragile: list[str]) -> World:
     return {kind: target, "on": f"orders.{when} #{number}", "after": draw(st.sampled_from((0.0, 0.001)))}
 
 
-def clients(draw: Any, nodes: int) -> dict[str, Any]:
-    """What the client libraries of producers and consumers have in common."""
+def clients(draw: Any, nodes: int) -> World:
+    """What client libraries have in common. All have heartbeats: who listens without them may do so for ever (R-16)."""
     return some(
         draw,
-        heartbeat=(..., 0.2, 1.0, None),
+        heartbeat=(..., 0.2, 1.0),
         recovery_interval=SHORT,
         node=tuple(range(1, nodes + 1)),
     )
 
 
 def publisher(draw: Any, nodes: int) -> dict[str, Any]:
-    """A producer with publisher confirms: a window, a batch, one at a time, or a transaction."""
+    """A producer with publisher confirms: in a window, after each batch, or one at a time."""
     confirms: list[dict[str, Any]] = [
         {},
         {"window": 1},
@@ -100,7 +100,7 @@ def publisher(draw: Any, nodes: int) -> dict[str, Any]:
     return {
         "arrivals": draw(st.sampled_from(["20/s", {"deterministic": "30/s"}, "200/s"])),
         "resend": {"timeout": None} | some(draw, backoff=(0.02, 0.1)),
-        **draw(st.sampled_from([*confirms, {"transaction": 4}])),
+        **draw(st.sampled_from(confirms)),
         **clients(draw, nodes),
     }
 
@@ -114,7 +114,7 @@ def consumer(draw: Any, nodes: int) -> dict[str, Any]:
             draw,
             consumers=(1, 1, 3),
             slots=(1, 2),
-            service_time=("5 ms", {"exponential": 0.02}),
+            service_time=("5 ms", {"exponential": 0.02}, 0.1),
             failures=({}, {}, {"transient": 0.2}),
         )
         | clients(draw, nodes)
@@ -154,7 +154,9 @@ def safe_worlds(draw: Any, guarantee: str) -> World:
         exchange=("fanout",),
     )
     services = {name: consumer(draw, nodes) for name in draw(NAMES)}
-    struck_by = draw(st.lists(faults(nodes, fragile), max_size=4))
+    struck_by = draw(st.lists(faults(nodes, fragile), min_size=1, max_size=3))
+    if draw(st.booleans()):  # all of them at once
+        struck_by += [{"disk_loss": node, "at": 1.0, "lasting": 0.5} for node in fragile]
     return assembled(draw, channel, publisher(draw, nodes), services, struck_by)
 
 
@@ -176,7 +178,13 @@ def worlds(draw: Any) -> World:
     shop = publisher(draw, nodes) if draw(st.booleans()) else clients(draw, nodes) | {"arrivals": "50/s"}
     shop |= {"keys": {"values": ["order.eu", "order.us"]}}
     shop |= some(draw, delivery_mode=(..., "transient"), mandatory=(False, True))
+    if "resend" in shop:
+        shop |= some(draw, resend=(..., ..., {"timeout": 0.3, "attempts": 3}))
+        if "confirm_batch" not in shop:
+            shop |= some(draw, transaction=(..., ..., 4))
     services = {name: consumer(draw, nodes) | habits(draw) for name in draw(NAMES)}
+    for client in (shop, *services.values()):
+        client |= some(draw, heartbeat=(..., ..., None))
     own = {"classic": of_classic, "quorum": of_quorum, "stream": of_stream}[channel["queue_type"]]
     own(draw, channel, shop, services)
     struck_by = draw(st.lists(faults(nodes, nodes_of(nodes)), max_size=4))
@@ -257,7 +265,7 @@ def of_stream(draw: Any, channel: World, shop: World, services: World) -> None:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-@examples(150)
+@examples(200)
 @given(worlds(), seeds)
 def test_the_books_balance_and_every_anomaly_has_a_cause(world: World, seed: int) -> None:
     outcome = run(world, seed)[1]

@@ -150,7 +150,8 @@ class PublisherChannel(Socket):
         if self.waiting or self.pending:
             self._answered(copy, at, queue, is_refused=False)
         elif self.confirms:
-            self.answers.send_at(at, self.client.confirmed, copy)
+            send_at = self.answers.send_at  # as a local: see `World.call_later`
+            send_at(at, self.client.confirmed, copy)
 
     def refused(self, copy: int, at: float, queue: MessageQueue) -> None:
         """A queue refuses the message."""
@@ -325,6 +326,7 @@ class ConsumerChannel(Socket):
         self.is_open = False
         self.credit = self.prefetch
         self.deliveries: Any = None
+        self._hand_over, self._acks_by_command = client.deliver, queue.takes_commands
         self.unacked: Timeouts[int]
         self._timeout = queue.consumer_timeout or math.inf
         self._opened_at = 0.0
@@ -365,7 +367,8 @@ class ConsumerChannel(Socket):
         else:
             if not self.is_auto:
                 self.unacked.add(copy)
-            self.deliveries.send_at(at, self.client.deliver, copy, copy)
+            send_at = self.deliveries.send_at  # as a local: see `World.call_later`
+            send_at(at, self._hand_over, copy, copy)
 
     def forward(self, copy: int, wait: float = 0.0) -> None:
         """From a queue on another node, on to the consumer after a wait (s)."""
@@ -397,7 +400,7 @@ class ConsumerChannel(Socket):
         """basic.ack arrives. One for a delivery of an earlier channel is not known here (R-11)."""
         if self.unacked.remove(copy) or self._was_overdue(copy):
             queue = self.queue
-            if queue.node is self.node and not queue.takes_commands:
+            if queue.node is self.node and not self._acks_by_command:
                 queue.acked(self, copy)
             else:
                 self._answered[copy] = None

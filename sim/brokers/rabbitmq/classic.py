@@ -55,7 +55,6 @@ class ClassicQueue(MessageQueue):
         self._acks: list[int] = []  # acks in the buffer
         self._acked: list[int] = []  # acks that were written, and are not on the disk
         self._buffered = 0
-        self._oldest = 0.0
         self._flush_at = NEVER
         self._has_ack_timer = False
         self._is_write_back_due = False
@@ -100,9 +99,8 @@ class ClassicQueue(MessageQueue):
             self._write_early()
         self.put(copy)
         if is_waited_for and self._flush_at == NEVER:
-            self._oldest = self.world.now
             self._flush_at = due = self.busy
-            self.node.host.call_at(due, self._flush_if_idle, due)
+            self.node.host.call_at(due, self._flush_if_idle, due, self.world.now + SYNC_INTERVAL)
 
     def publisher_left(self, channel: PublisherChannel) -> None:
         """R-08: its messages stay, and what is on the way to it is not for the channel that the client opens next."""
@@ -120,14 +118,13 @@ class ClassicQueue(MessageQueue):
         else:
             super().put(copy)
 
-    def _flush_if_idle(self, due: float) -> None:
+    def _flush_if_idle(self, due: float, latest: float) -> None:
         """R-06: a flush comes when the mailbox is empty, or 200 ms after the first message that waits for it."""
-        now = self.world.now
         if due != self._flush_at:
             return
-        if self.busy > now and now < (latest := self._oldest + SYNC_INTERVAL):
+        if self.busy > self.world.now < latest:
             self._flush_at = due = min(self.busy, latest)
-            self.node.host.call_at(due, self._flush_if_idle, due)
+            self.node.host.call_at(due, self._flush_if_idle, due, latest)
         else:
             self._flush()
 
@@ -160,7 +157,7 @@ class ClassicQueue(MessageQueue):
     def _write(self) -> None:
         """What is buffered goes to the page cache: messages, and acks of those that are there."""
         self.journal.write(self._unwritten, self._acks)
-        self._acked += self._acks
+        self._acked.extend(self._acks)
         self._unwritten, self._acks = {}, []
         self._buffered = 0
         if not self._is_write_back_due and self.journal.unsynced:

@@ -201,7 +201,8 @@ class Publisher(Client):
                 self.buffered.append(copy)
                 return
         if self._is_plain:
-            requests.send(self.channel.publish, copy)
+            send = requests.send  # as a local: see `World.call_later`
+            send(self.channel.publish, copy)
         else:
             self._publish_fully(copy)
 
@@ -346,7 +347,7 @@ class Consumer(Client):
         self.priority = priority_of(settings, int(worker.host.name.rpartition(".")[2]) - 1)
         # Deliveries of the present channel that are not acked, in order; whether the application is done with them
         self._held: dict[int, bool] = {}
-        self._acks_each = settings.ack_every == 1
+        self._acks_each = settings.ack_every == 1 and not self.is_auto
         self._to_ack = 0
         if broker.settings.queue_type == "stream":
             self._to_store = 0  # deliveries that were answered since an offset was stored
@@ -386,15 +387,15 @@ class Consumer(Client):
 
     def settle(self, tag: int, outcome: str) -> None:
         """The application's answer. For a delivery of an earlier channel there is nobody to send it to."""
-        if self.is_auto:
+        if outcome == "ok" and self._acks_each:
+            if self._held.pop(tag, None) is not None:
+                send = self.requests.send  # as a local: see `World.call_later`
+                send(self.channel.ack, tag)
+        elif self.is_auto:
             if outcome != "ok":
                 self.pairs.died(tag, HANDLER_FAILED)
+        elif self._held.get(tag, True):
             return
-        if self._held.get(tag, True):
-            return
-        if outcome == "ok" and self._acks_each:
-            del self._held[tag]
-            self.requests.send(self.channel.ack, tag)
         elif outcome != "ok":
             del self._held[tag]
             self.requests.send(self.channel.nack, tag, self.settings.requeue)

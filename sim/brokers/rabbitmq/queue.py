@@ -54,9 +54,8 @@ class MessageQueue:
     def __init__(self, broker: Broker, node: Node, pairs: Pairs, binding: str | None, name: str = "") -> None:
         self.broker, self.world, self.node, self.pairs = broker, broker.world, node, pairs
         self.settings = settings = broker.settings
-        if settings.cpu_per_message is not None:
-            self.per_message = settings.cpu_per_message
-        self.per_delivery = self.per_message
+        cpu = settings.cpu_per_message  # constants of its own, since they are read for every message
+        self.per_message = self.per_delivery = cpu if cpu is not None else self.per_message
         self.name = name or pairs.name
         self.messages = pairs.messages
         self.takes = takes(settings.exchange, pairs.name, binding)

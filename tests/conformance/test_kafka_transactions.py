@@ -74,6 +74,22 @@ def test_K45_wherever_the_processor_crashes_output_and_offset_commit_together_or
     assert {told.causes.get(("duplicate", "offset_not_committed"), 0)} == {len(again)}
 
 
+def test_K45_a_transaction_that_runs_out_of_time_while_its_output_is_written_is_begun_again() -> None:
+    # given brokers that die when the output of message 3 is on its way, and are back when its transaction is too old
+    shipping = {**CHAIN["services"]["shipping"], "transaction_timeout": "1 s"}
+    told = chain(
+        services={**CHAIN["services"], "shipping": shipping},
+        faults=[{"crash": "orders", "at": START + 4 * STEP + 0.016, "lasting": "3 s"}],
+        messages=None,
+        producer={**CHAIN["producer"], **at(*(START + STEP * (i + 1) for i in range(8)))},
+        duration="60 s",
+    )
+    # then the processor, whose commit is refused, reads message 3 again and goes on
+    assert told.causes["duplicate", "transaction_aborted"] == 1
+    assert told.pairs("shipping").processings[:8].tolist() == [1, 1, 1, 2, 1, 1, 1, 1]
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+
+
 def test_K45_a_reader_of_uncommitted_records_sees_the_aborted_output_too() -> None:
     def crashed_at(time: float) -> Any:
         return chain(faults=[{"crash": "shipping.1", "at": time, "lasting": "2 s"}], messages=8)

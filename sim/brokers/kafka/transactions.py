@@ -206,15 +206,13 @@ class TransactionCoordinator:
             link.there.send(self._write_marker, NO_COPY, transaction, partition)
 
     def _write_marker(self, _copy: int, transaction: Transaction, partition: Partition) -> None:
-        """At the leader. Where nothing was written yet an abort is marked, too: what comes late is refused (KIP-890)."""
+        """At the leader. An abort is marked also where nothing is: what comes late will be refused (KIP-890)."""
         leader = partition.leader
         leadership = None if leader is None else leader.leads.get(partition)
-        if (
-            leader is None
-            or leadership is None
-            or transaction.partitions.get(partition, leadership) is leadership
-        ):
-            return  # or it is in the log already, and not yet committed
+        if leader is None or leadership is None or not transaction.outcome:
+            return
+        if transaction.partitions.get(partition, leadership) is leadership:
+            return  # it is in the log already, and not committed yet
 
         def written(error: str, _offset: int, _at: float) -> None:
             if transaction.partitions.get(partition) is not leadership:

@@ -74,6 +74,18 @@ def test_K45_wherever_the_processor_crashes_output_and_offset_commit_together_or
     assert {told.causes.get(("duplicate", "offset_not_committed"), 0)} == {len(again)}
 
 
+@pytest.mark.parametrize("after", [0.012, 0.014, 0.016, 0.018, 0.020, 0.022, 0.0225, 0.023, 0.024])
+def test_K45_wherever_the_coordinators_crash_what_was_decided_is_done(after: float) -> None:
+    told = chain(
+        faults=[{"crash": "orders", "at": START + 4 * STEP + after, "lasting": "3 s"}],
+        messages=None,
+        producer={**CHAIN["producer"], **at(*(START + STEP * (i + 1) for i in range(8)))},
+        duration="60 s",
+    )
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+    assert told["in_flight"] == 0
+
+
 def test_K45_a_transaction_that_runs_out_of_time_while_its_output_is_written_is_begun_again() -> None:
     # given brokers that die when the output of message 3 is on its way, and are back when its transaction is too old
     shipping = {**CHAIN["services"]["shipping"], "transaction_timeout": "1 s"}

@@ -19,6 +19,7 @@ from sim.brokers.kafka.offsets import Positions
 from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Leadership, Partition
 
 if TYPE_CHECKING:
+    from sim.brokers.kafka.broker import Broker
     from sim.brokers.kafka.cluster import Cluster
     from sim.brokers.kafka.group import Group
     from sim.brokers.kafka.producer import Producer
@@ -53,6 +54,9 @@ class TransactionCoordinator:
         self.cluster, self.world, self.topic = cluster, cluster.world, cluster.transactions
         self._of: dict[str, Transaction] = {}
         self._is_scanning = False
+        self._number = 0
+        self._unwritten: dict[int, Callable[[], Any]] = {}  # what goes on when the log has it
+        self.topic.on_led = self._led
 
     def init(self, name: str, timeout: float, answer: Answer) -> None:
         """InitProducerId: a new session; one that is older is fenced, and its transaction aborted (K-47)."""
@@ -146,14 +150,24 @@ class TransactionCoordinator:
 
     def _write(self, then: Callable[[], Any]) -> None:
         """Write the state to the log, and go on when it is committed there."""
+        self._number += 1
+        self._unwritten[self._number] = then
+        self._append(self._number)
 
+    def _append(self, number: int) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
-            if error == OK:
-                then()
-            else:
-                self.topic.call_later(RETRY, self._write, then)
+            if error != OK:
+                self.topic.call_later(RETRY, self._append, number)
+            elif number in self._unwritten:
+                self._unwritten.pop(number)()
 
-        self.topic.write(0, told)
+        if number in self._unwritten:
+            self.topic.write(0, told)
+
+    def _led(self, _broker: Broker) -> None:
+        """A new coordinator writes what the one before had no answer for."""
+        for number in list(self._unwritten):
+            self._append(number)
 
     def _decide(
         self, transaction: Transaction, outcome: int, decided: Callable[[], Any] = lambda: None
@@ -174,17 +188,18 @@ class TransactionCoordinator:
         self._write(prepared)
 
     def _commit_offsets(self, transaction: Transaction, group: Group) -> None:
-        """The marker in `__consumer_offsets`: the offsets count from now on."""
+        """The marker in `__consumer_offsets`: the offsets count from now on. Again and again until it is written."""
+        offsets = transaction.offsets.get(group)
+        if offsets is None or transaction.outcome != COMMIT:
+            return
 
         def told(error: str) -> None:
-            if error != OK:
-                self.topic.call_later(RETRY, self._commit_offsets, transaction, group)
-                return
-            transaction.offsets.pop(group, None)
-            self._complete_if_marked(transaction)
+            if error == OK and transaction.offsets.get(group) is offsets:
+                del transaction.offsets[group]
+                self._complete_if_marked(transaction)
 
-        if group in transaction.offsets:
-            group.offsets.commit(group.name, transaction.offsets[group], told)
+        self.topic.call_later(10 * RETRY, self._commit_offsets, transaction, group)
+        group.offsets.commit(group.name, offsets, told)
 
     def holds(self, group: Group, partitions: list[Partition]) -> bool:
         """Whether a transaction that is not over has offsets of these partitions in it."""

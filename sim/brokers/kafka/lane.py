@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.causes import SOCKET_CUT
 from sim.brokers.kafka.log import OK
-from sim.brokers.kafka.replication import NOT_LEADER, Partition
+from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Partition
 from sim.connection import Connection
 from sim.network import Hop
 
@@ -48,14 +48,14 @@ class Lane:
             Hop("publish", dropped=self._dropped, broken=SOCKET_CUT, size_of=self._size_of),
             Hop("confirm"),
             producer.settings,
-            client_opened=self._opened,
             client_broken=self._broken,
             server_opened=self._accepted,
             server_broken=self._unread.clear,
             connect_failed=self._not_connected,
         )
 
-    def _opened(self) -> None:
+    def _greeted(self, _copy: int) -> None:
+        """ApiVersions: a broker that stands still takes connections, and answers nothing."""
         self.is_open = True
         self.pump()
 
@@ -87,6 +87,7 @@ class Lane:
         self._unread.clear()
         self._is_muted = False
         self._before = self._arrived
+        self.connection.back.send(self._greeted, NO_COPY)
 
     def _arrives(self, number: int, batches: list[ProducerBatch]) -> None:
         self._arrived = number

@@ -106,6 +106,7 @@ class Producer:
         self._sticky_bytes = 0
         self._blocked: deque[int] = deque()  # copies whose send() waits for memory, or for the send() before
         self._blocked_since = math.inf  # since when the first of them does
+        self._is_unblocking = False
         self._look_at = math.inf
         self._linger_until = -1.0  # what was created before that does not linger any more: flush()
 
@@ -205,15 +206,20 @@ class Producer:
 
     def _unblock(self) -> None:
         """K-19: memory may be free again."""
+        if self._is_unblocking:
+            return  # what is sent frees more: the loop below goes on
+        self._is_unblocking = True
         while self._blocked:
             copy = self._blocked.popleft()
             since, self._blocked_since = self._blocked_since, math.inf
             if not self._append(copy, self.messages.size_of(copy)):
                 self._blocked.appendleft(copy)
-                self._blocked_since = since
+                self._blocked_since, taken = since, self.buffered
                 if since == math.inf:
                     self._block()
-                return
+                if self.buffered == taken:
+                    break
+        self._is_unblocking = False
 
     # -- the thread that sends ---------------------------------------------------------------------------------
 

@@ -128,6 +128,20 @@ def test_K45_offsets_count_with_the_commit_only() -> None:
     assert abs(committed[0] - marker) < 2 * HOP  # the marker and the offset are written side by side
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_K35_who_leaves_while_its_output_is_written_joins_again_as_one_member(protocol: str) -> None:
+    # given followers that stop for 2 s when the output of message 3 is on its way, and max.poll.interval.ms of 0.5 s
+    shipping = {**CHAIN["services"]["shipping"], "max_poll_interval": "0.5 s", "group_protocol": protocol}
+    stops = [{"pause": f"orders.{i}", "at": START + 4 * STEP + 0.0135, "lasting": "2 s"} for i in (2, 3)]
+    world = Driven(
+        **{**CHAIN, "services": {**CHAIN["services"], "shipping": shipping}, "faults": stops, "messages": 8}
+    )
+    world.run(until=60.0)
+    (group,) = world.broker.groups
+    assert [member.name for member in group.members] == ["shipping.1-2"]
+    assert group.committed(world.partition) == 8
+
+
 # -- K-46: an open transaction blocks readers --------------------------------------------------------------------------
 
 

@@ -154,8 +154,17 @@ def safe_worlds(draw: Any, guarantee: str) -> World:
 
 @st.composite
 def chains(draw: Any) -> World:
-    """shop -> orders -> billing -> shipped -> reader, all of it exactly-once."""
+    """shop -> orders -> billing -> shipped -> reader, all of it exactly-once.
+
+    Who loses power does so alone: the min ISR of __consumer_offsets is 1, and with other faults committed offsets, for
+    which billing has no inbox, may go with the last replica (K-30).
+    """
     world = draw(safe_worlds("exactly-once"))
+    if draw(st.booleans()) or not world["faults"]:
+        world["faults"] = in_turn(draw)
+    else:
+        world["faults"] = draw(st.lists(faults(3, []), min_size=1, max_size=4))
+    world["duration"] = 50.0
     shipped = {"system": "kafka", "cluster": "orders", "guarantee": "exactly-once"}
     world["channels"]["shipped"] = shipped | some(draw, partitions=(1, 3))
     billing = world["services"]["billing"]
@@ -252,7 +261,7 @@ def habits(draw: Any) -> World:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-@examples(150)
+@examples(120)
 @given(worlds(), seeds)
 def test_the_books_balance_and_every_anomaly_has_a_cause(world: World, seed: int) -> None:
     outcome = run(world, seed)[1]

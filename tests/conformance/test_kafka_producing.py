@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
 
 from sim.brokers.kafka.log import OUT_OF_ORDER
 from sim.brokers.kafka.partitioner import partition_of
-from sim.brokers.kafka.producer import Producer, is_idempotent
-from sim.brokers.kafka.settings import ProducerClient
+from sim.brokers.kafka.producer import Producer
+from sim.brokers.kafka.settings import ProducerClient, is_idempotent
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.kafka import (
@@ -244,9 +244,8 @@ def test_K11_what_was_appended_before_the_in_sync_set_shrank_is_in_the_log_alrea
         assert told.causes == {}
     else:  # at least the one that was in flight when the followers died
         assert ("duplicate", "retried_after_append") in told.causes
-        assert {cause for _, cause in told.causes} == {
-            "retried_after_append"
-        }  # which may overtake, too (K-14)
+        # which may overtake, too (K-14)
+        assert {cause for _, cause in told.causes} == {"retried_after_append"}
 
 
 # -- retries ---------------------------------------------------------------------------------------------------------
@@ -430,10 +429,12 @@ def test_K18_a_record_that_is_reported_as_failed_may_be_stored():
     assert told.places() == ["unique"] * 4 and told.causes == {}
 
 
-def test_K18_an_application_that_sends_it_again_stores_it_twice():
+@pytest.mark.parametrize("is_idempotent", [True, False])
+def test_K18_an_application_that_sends_it_again_stores_it_twice(is_idempotent: bool):
     told = kafka(
         producer={
             **FEW,
+            "enable_idempotence": is_idempotent,
             "request_timeout": 1.0,
             "delivery_timeout": 3.0,
             "resend": {"timeout": None, "attempts": 5},
@@ -443,6 +444,23 @@ def test_K18_an_application_that_sends_it_again_stores_it_twice():
     )
     assert outcomes(told) == ["confirmed"] * 4
     assert told.causes == {("duplicate", "resent_by_application"): 1}
+
+
+def test_K18_the_application_may_try_again_whatever_the_library_has_tried():
+    told = kafka(
+        channel=RF3,
+        producer={
+            **FEW,
+            **PLAIN,
+            "request_timeout": 1.0,
+            "delivery_timeout": 3.0,
+            "resend": {"timeout": None, "attempts": 5},
+        },
+        faults=[{"pause": "orders.2", "at": 5.25, "lasting": 5}],
+        messages=4,
+    )
+    assert outcomes(told) == ["confirmed"] * 4 and told.places() == ["unique"] * 4
+    assert told["duplicates"] > 1 and all(anomaly == "duplicate" for anomaly, _ in told.causes)
 
 
 def test_K19_the_buffer_fills_within_its_size_over_the_rate():
@@ -571,3 +589,92 @@ def test_K15_idempotence_is_the_default_and_falls_silently(settings: dict[str, A
 def test_K15_a_conflict_that_was_asked_for_is_an_error(settings: dict[str, Any], complaint: str):
     with pytest.raises(ScenarioError, match=complaint):
         scenario(producer=settings)
+
+
+# -- metadata, several producers -------------------------------------------------------------------------------------
+
+
+def test_K23_an_error_says_who_leads_and_the_retry_goes_there_at_once():
+    told = kafka(
+        channel=RF3,
+        producer={"acks": "1", **every(0.01, 4000)},
+        service={"service_time": "0.1 ms"},
+        faults=[cut("orders.1 <-> orders.controller", 10, 20)],
+        messages=4000,
+    )
+    # At 30 s and a little the deposed leader hears that it is. KIP-951: no back-off of 80 to 120 ms, no metadata first.
+    created = books(told).created
+    late = [t for i, t in enumerate(told_after(told)) if 30 < created[i] < 35]
+    assert len([t for t in late if t > 3 * HOP]) > 0  # some went there and were sent on
+    assert max(late) < 6 * HOP
+
+
+@pytest.mark.parametrize(("max_age", "asks"), [(5.0, True), (300.0, False)])
+def test_K23_metadata_is_refreshed_when_it_is_old(max_age: float, asks: bool):
+    world = Driven(producer={**every(1.0, 30), "metadata_max_age": max_age}, messages=30)
+    world.run(30)
+    assert (client(world).metadata.expires_at > 30 - 1 - HOP) is True
+    assert (client(world).metadata.expires_at != max_age) is asks
+
+
+def test_K15_several_producers_have_ids_of_their_own():
+    told = kafka(
+        channel={**RF3, "partitions": 3},
+        producers={"shop": {"instances": 3}, "other": {}},
+        producer={**every(0.01, 300), "linger": 0.005},
+        messages=300,
+        faults=[down("orders.1", 6, 10), cut("orders -> shop", 6.5, 2)],
+    )
+    assert told["published"] == told["confirmed"] == told["unique"] and told.causes == {}
+
+
+def test_K18_a_producer_that_stands_still_gives_up_what_has_become_too_old():
+    told = kafka(
+        producer={**every(0.01, 1000), "linger": 0.05, "delivery_timeout": 3.0, "request_timeout": 2.0},
+        faults=[{"pause": "shop", "at": 6.0, "lasting": 5}],
+        messages=1000,
+    )
+    # What lingered at 6 s is 5 s old when the process goes on, and fails; the application's calls were late, too.
+    assert 0 < told["failed"] <= 6
+    assert told["failed"] + told["confirmed"] == 1000
+
+
+def test_K19_while_send_blocks_nothing_lingers():
+    told = kafka(
+        channel={"partitions": 8},
+        producer={
+            **at(*(5 + 0.05 * i for i in range(12)), 90.0),
+            "keys": {"values": ["a", "c", "d", "f"]},
+            "linger": 25.0,
+            "buffer_memory": 32 * KIB,  # two batches: what is for a third partition has to wait
+            "max_block": 1.0,
+        },
+        messages=13,
+    )
+    assert len(set(partitions(told)[:12])) > 2
+    assert told.causes == {}
+
+
+def test_K13_retries_wait_twice_as_long_each_time_up_to_a_second():
+    told = kafka(
+        channel=RF3,
+        producer={**at(5.1, 19.0, 90.0), **PLAIN},
+        messages=3,
+        faults=[down("orders.2", 6, 30), down("orders.3", 6, 30)],
+    )
+    sent = [19.0, *told.times("copy", message=1)][:12]
+    waits = [later - earlier for earlier, later in pairwise(sent)]
+    for i, wait in enumerate(waits):  # retry.backoff.ms of 100, jitter of 20%, and the way there and back
+        least, most = min(0.8 * 0.1 * 2**i, 0.8), min(1.2 * 0.1 * 2**i, 1.0)
+        assert least <= wait - 2 * HOP <= most + 0.001
+
+
+def test_K15_a_leader_that_lost_the_record_and_its_sequence_takes_it_again():
+    told = kafka(
+        producer={**at(5.1, 5.2, 5.3, 90.0), "request_timeout": 2.0, "delivery_timeout": 60.0},
+        faults=[cut("orders -> shop", 5.2995, 1.0), down("orders", 5.6, 0.5, "machine_crash")],
+        messages=4,
+    )
+    # Read before power was lost, and what the producer had not been answered to it sends again (K-28).
+    assert told.causes == {("duplicate", "retried_after_append"): 1}
+    assert told["confirmed"] == told["unique"] == 4

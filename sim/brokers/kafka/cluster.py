@@ -10,7 +10,7 @@ from sim.brokers.kafka.broker import Broker
 from sim.brokers.kafka.controller import Controller
 from sim.brokers.kafka.log import Batch, LogConfig
 from sim.brokers.kafka.offsets import CommittedOffsets
-from sim.brokers.kafka.replication import Answer, Partition, Topic
+from sim.brokers.kafka.replication import NOT_LEADER, Answer, Partition, Topic
 from sim.brokers.kafka.settings import Channel, ConsumerClient
 from sim.brokers.kafka.transactions import TransactionCoordinator
 from sim.connection import Connection
@@ -195,13 +195,15 @@ class InternalTopic:
         return leader
 
     def write(self, number: int, answer: Answer) -> None:
-        """The coordinator writes a record, like any other with acks=all; without a coordinator nothing happens."""
+        """The coordinator writes a record, like any other with acks=all; one that was deposed meanwhile is refused."""
         broker = self.coordinator
         if broker is not None:
             broker.produce(self.partition, Batch([number], 64), "all", answer)
             is_long = len(broker.logs[self.partition].records) >= self._compacts_at
             if is_long and self.on_compacted is not None:
                 self._compact(broker)
+        else:
+            answer(NOT_LEADER, -1, self.world.now)
 
     def _compact(self, leader: Broker) -> None:
         """Forget what all replicas have, and can never lose."""

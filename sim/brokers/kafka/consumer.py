@@ -222,8 +222,8 @@ class Consumer:
             for copy in log.read(max(log.start, self._reset_from[partition]), offset):
                 if copy > ABORT:
                     self.pairs.died(copy, NEVER_SEEN)
-        else:
-            self.group.cause_of_rewind[partition] = RESET_EARLIEST
+        elif (self.group.name, partition) in self.group.offsets.ever:
+            self.group.cause_of_rewind[partition] = RESET_EARLIEST  # there was one before
 
     def _raise(self) -> None:
         """The application stops, and whoever starts it again sees it stop again."""
@@ -357,6 +357,7 @@ class Consumer:
             rest = [record for record in self.batch if record[0] is partition]
             self.batch = deque(record for record in self.batch if record[0] is not partition)
             self._keep(partition, [(partition, offset, tag), *rest])
+            self.fetch_all()  # what is buffered of it keeps no other partition waiting
         self.host.call_later(0.0, self._go_on)
 
     def _keep(self, partition: Partition, records: list[Record]) -> None:

@@ -74,6 +74,7 @@ class FetchSession:
             client_opened=self._opened,
             client_broken=self._broken,
             server_broken=self._stop_waiting,
+            connect_failed=self._connect_failed,
         )
 
     def _opened(self) -> None:
@@ -85,6 +86,11 @@ class FetchSession:
         self.is_open = False
         self.consumer.metadata.refresh()
         self.consumer.fetch_all()
+
+    def _connect_failed(self) -> None:
+        """Perhaps another leads by now (K-23)."""
+        if self.consumer.positions_to_fetch(self.broker):
+            self.consumer.metadata.refresh()
 
     def forget(self) -> None:
         """The process has died."""

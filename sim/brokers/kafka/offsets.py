@@ -25,6 +25,7 @@ class CommittedOffsets:
     def __init__(self, topic: InternalTopic) -> None:
         self.topic = topic
         self.watchers: list[Callable[[], Any]] = []
+        self.ever: dict[tuple[str, Partition], None] = {}  # for the books: who had an offset once
         self._of: dict[str, Committed] = {}
         # What the numbers in the logs stand for, and what those before them come to; a tombstone has no offsets.
         self._records: dict[int, tuple[str, Committed | None]] = {}
@@ -34,6 +35,8 @@ class CommittedOffsets:
 
     def commit(self, group: str, offsets: Positions, answer: Callable[[str], Any]) -> None:
         """OffsetCommit: it counts, and is answered, when the record is committed."""
+        for partition in offsets:
+            self.ever[group, partition] = None
         self._write(group, {p: (offset, _epoch_below(p, offset)) for p, offset in offsets.items()}, answer)
 
     def forget(self, group: str) -> None:

@@ -268,6 +268,7 @@ class ShareSession:
             client_opened=self._opened,
             client_broken=self._broken,
             server_broken=self._stop_waiting,
+            connect_failed=self._connect_failed,
         )
 
     def _opened(self) -> None:
@@ -280,6 +281,11 @@ class ShareSession:
         then, self._then = self._then, {}
         for function in then.values():
             function()  # whether they arrived nobody knows: the lock decides
+
+    def _connect_failed(self) -> None:
+        """Perhaps another leads by now (K-23)."""
+        if self.consumer.partitions_at(self.broker):
+            self.consumer.metadata.refresh()
 
     def forget_all_but_answers(self) -> None:
         """The connection is over."""

@@ -316,7 +316,8 @@ class SharePartition:
             if state == AVAILABLE:
                 heappush(self._released, offset)
         for offset, copy in enumerate(self._read(self.start, log.end), start=self.start):
-            self.group.returned(self.partition, offset, copy, SHARE_STATE_LOST)
+            if copy > ABORT:
+                self.group.returned(self.partition, offset, copy, SHARE_STATE_LOST)
 
     def _begin(self) -> None:
         """K-40: a new group starts where share.auto.offset.reset says."""

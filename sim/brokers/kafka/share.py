@@ -311,7 +311,7 @@ class SharePartition:
         self.end = max([self.start, *(offset + 1 for offset in states)])
         for i, copy in enumerate(self._read(self.start, self.end)):
             offset = self.start + i
-            state, count = states.get(offset, (AVAILABLE if copy > ABORT else GONE, 0))
+            state, count = states.get(offset, (AVAILABLE, 0)) if copy > ABORT else (GONE, 0)
             self.records[offset] = Acquirable(copy, state, count)
             if state == AVAILABLE:
                 heappush(self._released, offset)

@@ -252,6 +252,8 @@ class ShareGroup(Group):
         """A record that was out may go to another member."""
         if (partition, offset) in self.out:
             del self.out[partition, offset]
+            if copy <= ABORT:
+                return  # compaction has taken it away meanwhile
             self.cause_of_return[partition, offset] = cause
             self.pairs.stored(copy)
 

@@ -313,7 +313,9 @@ class SharePartition:
         self.end = max([self.start, *(offset + 1 for offset in states)])
         for i, copy in enumerate(self._read(self.start, self.end)):
             offset = self.start + i
-            state, count = states.get(offset, (AVAILABLE if copy > ABORT else GONE, 0))
+            state, count = states.get(offset, (AVAILABLE, 0))
+            if copy <= ABORT:
+                state = GONE  # a marker, or what compaction or an abort has taken away
             self.records[offset] = Acquirable(copy, state, count)
             if state == AVAILABLE:
                 heappush(self._released, offset)
@@ -418,7 +420,7 @@ class SharePartition:
 
         def written(counts: bool) -> None:
             for offset, (state, _) in changes.items() if counts else ():
-                if state == GONE:
+                if state == GONE and copies[offset] > ABORT:
                     self.group.pairs.dead_letter(copies[offset], ARCHIVED)
                 if state != AVAILABLE:
                     self.group.finished(self.partition, offset)

@@ -249,15 +249,18 @@ def habits(draw: Any) -> World:
     ]
     kind = draw(st.sampled_from(kinds))
     resets = ("earliest", "earliest", "latest", "none")
-    return some(
-        draw,
-        enable_auto_commit=(False,),
-        auto_offset_reset=resets[:3] if "group_protocol" in kind else resets,
-        isolation_level=("read_uncommitted", "read_committed"),
-        commits_when_revoked=(False, True),
-        failures=({}, {}, {"transient": 0.2}, {"poison": 0.03, "crashes": True, "restart": 2.0}),
-        idempotence=(..., {"store": "transaction"}, {"store": "memory", "size": 10}),
-    ) | kind
+    return (
+        some(
+            draw,
+            enable_auto_commit=(False,),
+            auto_offset_reset=resets[:3] if "group_protocol" in kind else resets,
+            isolation_level=("read_uncommitted", "read_committed"),
+            commits_when_revoked=(False, True),
+            failures=({}, {}, {"transient": 0.2}, {"poison": 0.03, "crashes": True, "restart": 2.0}),
+            idempotence=(..., {"store": "transaction"}, {"store": "memory", "size": 10}),
+        )
+        | kind
+    )
 
 
 # -- properties ------------------------------------------------------------------------------------------------------

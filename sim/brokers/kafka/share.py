@@ -252,6 +252,8 @@ class ShareGroup(Group):
         """A record that was out may go to another member."""
         if (partition, offset) in self.out:
             del self.out[partition, offset]
+            if copy <= ABORT:
+                return  # compaction has taken it away meanwhile
             self.cause_of_return[partition, offset] = cause
             self.pairs.stored(copy)
 
@@ -311,13 +313,14 @@ class SharePartition:
         self.end = max([self.start, *(offset + 1 for offset in states)])
         for i, copy in enumerate(self._read(self.start, self.end)):
             offset = self.start + i
-            state, count = states.get(offset, (AVAILABLE, 0)) if copy > ABORT else (GONE, 0)
+            state, count = states.get(offset, (AVAILABLE, 0))
+            if copy <= ABORT:
+                state = GONE  # a marker, or what compaction or an abort has taken away
             self.records[offset] = Acquirable(copy, state, count)
             if state == AVAILABLE:
                 heappush(self._released, offset)
         for offset, copy in enumerate(self._read(self.start, log.end), start=self.start):
-            if copy > ABORT:
-                self.group.returned(self.partition, offset, copy, SHARE_STATE_LOST)
+            self.group.returned(self.partition, offset, copy, SHARE_STATE_LOST)
 
     def _begin(self) -> None:
         """K-40: a new group starts where share.auto.offset.reset says."""
@@ -417,7 +420,7 @@ class SharePartition:
 
         def written(counts: bool) -> None:
             for offset, (state, _) in changes.items() if counts else ():
-                if state == GONE:
+                if state == GONE and copies[offset] > ABORT:
                     self.group.pairs.dead_letter(copies[offset], ARCHIVED)
                 if state != AVAILABLE:
                     self.group.finished(self.partition, offset)

@@ -15,8 +15,8 @@ import pytest
 
 from sim.brokers.kafka.log import OUT_OF_ORDER
 from sim.brokers.kafka.partitioner import partition_of
-from sim.brokers.kafka.producer import Producer, is_idempotent
-from sim.brokers.kafka.settings import ProducerClient
+from sim.brokers.kafka.producer import Producer
+from sim.brokers.kafka.settings import ProducerClient, is_idempotent
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.kafka import (
@@ -429,10 +429,12 @@ def test_K18_a_record_that_is_reported_as_failed_may_be_stored():
     assert told.places() == ["unique"] * 4 and told.causes == {}
 
 
-def test_K18_an_application_that_sends_it_again_stores_it_twice():
+@pytest.mark.parametrize("is_idempotent", [True, False])
+def test_K18_an_application_that_sends_it_again_stores_it_twice(is_idempotent: bool):
     told = kafka(
         producer={
             **FEW,
+            "enable_idempotence": is_idempotent,
             "request_timeout": 1.0,
             "delivery_timeout": 3.0,
             "resend": {"timeout": None, "attempts": 5},
@@ -442,6 +444,23 @@ def test_K18_an_application_that_sends_it_again_stores_it_twice():
     )
     assert outcomes(told) == ["confirmed"] * 4
     assert told.causes == {("duplicate", "resent_by_application"): 1}
+
+
+def test_K18_the_application_may_try_again_whatever_the_library_has_tried():
+    told = kafka(
+        channel=RF3,
+        producer={
+            **FEW,
+            **PLAIN,
+            "request_timeout": 1.0,
+            "delivery_timeout": 3.0,
+            "resend": {"timeout": None, "attempts": 5},
+        },
+        faults=[{"pause": "orders.2", "at": 5.25, "lasting": 5}],
+        messages=4,
+    )
+    assert outcomes(told) == ["confirmed"] * 4 and told.places() == ["unique"] * 4
+    assert told["duplicates"] > 1 and all(anomaly == "duplicate" for anomaly, _ in told.causes)
 
 
 def test_K19_the_buffer_fills_within_its_size_over_the_rate():
@@ -648,3 +667,14 @@ def test_K13_retries_wait_twice_as_long_each_time_up_to_a_second():
     for i, wait in enumerate(waits):  # retry.backoff.ms of 100, jitter of 20%, and the way there and back
         least, most = min(0.8 * 0.1 * 2**i, 0.8), min(1.2 * 0.1 * 2**i, 1.0)
         assert least <= wait - 2 * HOP <= most + 0.001
+
+
+def test_K15_a_leader_that_lost_the_record_and_its_sequence_takes_it_again():
+    told = kafka(
+        producer={**at(5.1, 5.2, 5.3, 90.0), "request_timeout": 2.0, "delivery_timeout": 60.0},
+        faults=[cut("orders -> shop", 5.2995, 1.0), down("orders", 5.6, 0.5, "machine_crash")],
+        messages=4,
+    )
+    # Read before power was lost, and what the producer had not been answered to it sends again (K-28).
+    assert told.causes == {("duplicate", "retried_after_append"): 1}
+    assert told["confirmed"] == told["unique"] == 4

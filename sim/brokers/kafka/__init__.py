@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.brokers import Preset, System
-from sim.brokers.kafka.producer import complaint
-from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient
+from sim.brokers.kafka.settings import Channel, ConsumerClient, ProducerClient, complaint
 from sim.brokers.kafka.topic import Topic
 from sim.config import Config
 

@@ -37,6 +37,7 @@ class Lane:
         self.is_open = False
         self._number = 0
         self._acks = producer.settings.acks
+        self._timeout = producer.settings.request_timeout
         self._limit = producer.settings.max_in_flight_requests_per_connection
         # at the broker
         self._unread: deque[tuple[int, list[ProducerBatch]]] = deque()
@@ -66,14 +67,25 @@ class Lane:
     def pump(self) -> None:
         """Send what is due."""
         producer = self.producer
-        while producer.waiting and self.is_open and len(self.in_flight) < self._limit:
+        while producer.waiting and self.has_room():
             batches = producer.drain(self.broker)
             if not batches:
                 return
-            self._number = number = self._number + 1
-            self.in_flight[number] = batches
-            producer.look_before(self.world.now + producer.settings.request_timeout)
-            self.connection.there.send(self._arrives, number, batches)
+            self.request(batches)
+
+    def has_room(self) -> bool:
+        """Whether one more request may be in flight."""
+        return self.is_open and len(self.in_flight) < self._limit
+
+    def request(self, batches: list[ProducerBatch]) -> None:
+        """Send a request with these batches, one of a partition."""
+        self._number = number = self._number + 1
+        self.in_flight[number] = batches
+        due = self.world.now + self._timeout
+        if due < self.producer.look_at:
+            self.producer.look_before(due)
+        send = self.connection.there.send
+        send(self._arrives, number, batches)
 
     def _size_of(self, number: int) -> int:
         return sum(batch.size for batch in self.in_flight.get(number, ()))
@@ -145,7 +157,8 @@ class Lane:
             self.producer.answered(batch, error)
         for partition, (epoch, leader) in leaders.items():
             self.producer.metadata.learn(partition, epoch, leader)
-        self.pump()
+        if self.producer.waiting:
+            self.pump()
 
     def due(self) -> float:
         """When something on it will have waited for too long (s)."""
@@ -209,11 +222,19 @@ class OneWayLane(Lane):
             batches = producer.drain(self.broker)
             if not batches:
                 return
-            self._number = number = self._number + 1
-            self.in_socket[number] = batches
-            self._bytes += self._size_of(number)
-            self.connection.there.send(self._arrives, number, batches)
-            producer.written(batches)
+            self.request(batches)
+
+    def has_room(self) -> bool:
+        """Whether the socket takes a request at once."""
+        return self.is_open and self._bytes < SEND_BUFFER
+
+    def request(self, batches: list[ProducerBatch]) -> None:
+        """Write a request to the socket."""
+        self._number = number = self._number + 1
+        self.in_socket[number] = batches
+        self._bytes += self._size_of(number)
+        self.connection.there.send(self._arrives, number, batches)
+        self.producer.written(batches)
 
     def _size_of(self, number: int) -> int:
         return sum(batch.size for batch in self.in_socket.get(number, ()))

@@ -26,7 +26,7 @@ from sim.brokers.kafka.metadata import Metadata
 from sim.brokers.kafka.partitioner import next_partition, partition_of
 from sim.brokers.kafka.replication import NOT_ENOUGH, NOT_LEADER, Partition
 from sim.brokers.kafka.sequences import Sequences
-from sim.brokers.kafka.settings import ProducerClient
+from sim.brokers.kafka.settings import ProducerClient, is_idempotent
 from sim.brokers.kafka.transactions import TransactionManager
 from sim.producing import Sender
 
@@ -69,7 +69,10 @@ class Producer:
         self._is_final = rule is None or (rule.timeout is None and rule.attempts is None)
         self.is_idempotent = is_idempotent(settings)
         self.transactions: TransactionManager | None = None
+        self._is_one_at_a_time = settings.max_in_flight_requests_per_connection == 1
+        self._is_free = not (self.is_idempotent or self._is_one_at_a_time)  # no batch waits for another
         self._linger, self._batch_size = settings.linger, settings.batch_size
+        self._ratio, self._memory = settings.compression_ratio, settings.buffer_memory
         self._largest = min(settings.max_request_size, settings.buffer_memory)
         self._lone_partition = topic.partitions[0] if len(topic.partitions) == 1 else None
         name = f"{sender.host.name}.{topic.name}"
@@ -107,7 +110,7 @@ class Producer:
         self._blocked: deque[int] = deque()  # copies whose send() waits for memory, or for the send() before
         self._blocked_since = math.inf  # since when the first of them does
         self._is_unblocking = False
-        self._look_at = math.inf
+        self.look_at = math.inf
         self._linger_until = -1.0  # what was created before that does not linger any more: flush()
 
     def begin_session(self, producer_id: int, epoch: int) -> None:
@@ -117,7 +120,7 @@ class Producer:
 
     def use_transactions(self, transactional_id: str, timeout: float, interval: float | None) -> None:
         """Write in transactions: committed every `interval` s, or by whoever calls `transactions.commit` (None)."""
-        self.is_idempotent = True
+        self.is_idempotent, self._is_free = True, False
         self.transactions = TransactionManager(self, transactional_id, timeout, interval)
 
     # -- send() ------------------------------------------------------------------------------------------------
@@ -139,35 +142,51 @@ class Producer:
 
     def _append(self, copy: int, size: int) -> bool:
         """Put a record into a batch; False if there is no memory for the new one that it needs (K-19)."""
-        if self.settings.compression_ratio != 1.0:
-            size = max(1, int(size * self.settings.compression_ratio))
-        partition = self._lone_partition or self._partition_of(copy)
+        if self._ratio != 1.0:
+            size = max(1, int(size * self._ratio))
+        partition, full = self._lone_partition or self._partition_of(copy), self._batch_size
         queue = self.queues[partition]
         batch = queue[-1] if queue else None
-        if batch is not None and not batch.attempts and batch.size + size <= self._batch_size:
+        if batch is not None and not batch.attempts and batch.size + size <= full:
             batch.copies.append(copy)
             batch.size += size
-            is_due = batch.size >= self._batch_size
+            is_due = batch.size >= full
         else:
-            memory = max(self._batch_size, size)
-            if self.buffered + memory > self.settings.buffer_memory:
+            memory = size if size > full else full
+            if self.buffered + memory > self._memory:
                 return False
             self.buffered += memory
-            queue.append(
-                ProducerBatch([copy], size, partition=partition, memory=memory, created=self.world.now)
-            )
-            self.waiting[partition] = None
-            if self._look_at == math.inf:
-                self.look_before(self.world.now + self.settings.delivery_timeout)
-            is_due = size >= self._batch_size or not self._linger
-            if not is_due:
-                self.host.call_later(self._linger, self.pump_to, partition)
-                is_due = batch is not None  # the one before is closed, then
+            now = self.world.now
+            new = ProducerBatch([copy], size, partition=partition, memory=memory, created=now)
+            is_due = size >= full or not self._linger
+            if is_due and batch is None and self._is_free and self._send_at_once(new):
+                is_due = False
+            else:
+                queue.append(new)
+                self.waiting[partition] = None
+                if self.look_at == math.inf:
+                    self.look_before(self.world.now + self.settings.delivery_timeout)
+                if not is_due:
+                    self.host.call_later(self._linger, self.pump_to, partition)
+                    is_due = batch is not None  # the one before is closed, then
         if self._lone_partition is None:
             self.messages.scoped(copy, partition.number)
             self._sticky_bytes += size
         if is_due:
             self.pump_to(partition)
+        return True
+
+    def _send_at_once(self, batch: ProducerBatch) -> bool:
+        """The way of most where batches are of one record: nothing waits, and the leader's connection has room."""
+        leader, now = self.metadata.leaders[batch.partition], self.world.now
+        if self.waiting or leader is None or now >= self.metadata.expires_at:
+            return False
+        lane = self.lanes[leader]
+        if not lane.has_room():
+            return False
+        self.in_flight[batch.partition] += 1
+        batch.attempts, batch.sent, batch.sent_to = 1, now, leader
+        lane.request([batch])
         return True
 
     def _partition_of(self, copy: int) -> Partition:
@@ -183,9 +202,12 @@ class Producer:
             queue = self.queues[partitions[self._sticky]]
             is_full = not queue or queue[-1].size >= self._batch_size
             if is_full or self._sticky_bytes >= 2 * self._batch_size:
-                leaders, queues = self.metadata.leaders, self.queues
-                queued = [None if leaders[p] is None else len(queues[p]) for p in partitions]
-                self._sticky = next_partition(queued, self._chance())
+                leaders = self.metadata.leaders
+                if not self.waiting and None not in leaders.values():
+                    self._sticky = int(self._chance() * len(partitions))  # all weigh the same
+                else:
+                    queued = [None if leaders[p] is None else len(self.queues[p]) for p in partitions]
+                    self._sticky = next_partition(queued, self._chance())
                 self._sticky_bytes = 0
         return partitions[self._sticky]
 
@@ -240,13 +262,14 @@ class Producer:
     def drain(self, leader: Broker) -> list[ProducerBatch]:
         """The next request to that broker: nothing until a batch is due, then the first one of each partition."""
         now, leaders = self.world.now, self.metadata.leaders
-        partitions, is_due = [], False
+        partitions: list[Partition] = []
+        is_due = False
         for partition in self.waiting:
             if leaders[partition] is leader:
                 queue = self.queues[partition]
                 batch = queue[0]
                 is_rested = now >= batch.not_before or batch.sent_to is not leader  # KIP-951
-                if is_rested and self._may_send(partition, batch):
+                if is_rested and (self._is_free or self._may_send(partition, batch)):
                     partitions.append(partition)
                     is_due = is_due or self._is_due(queue)
         return self._take(partitions, leader) if is_due else []
@@ -264,7 +287,7 @@ class Producer:
         )
 
     def _may_send(self, partition: Partition, batch: ProducerBatch) -> bool:
-        if self.settings.max_in_flight_requests_per_connection == 1 and self.in_flight[partition]:
+        if self._is_one_at_a_time and self.in_flight[partition]:
             return False  # K-14: one after the other, so that a retry keeps the order
         if self.is_idempotent and not self.sequences[partition].may_send(batch):
             return False
@@ -272,29 +295,34 @@ class Producer:
 
     def _take(self, partitions: list[Partition], leader: Broker) -> list[ProducerBatch]:
         """Take batches out of their queues, up to max.request.size; partitions take turns."""
+        if len(partitions) == 1:
+            return [self._take_one(partitions[0], leader)]
         batches: list[ProducerBatch] = []
         size = 0
         for partition in partitions:
-            queue = self.queues[partition]
-            size += queue[0].size
+            size += self.queues[partition][0].size
             if batches and size > self.settings.max_request_size:
                 break
-            batch = queue.popleft()
-            del self.waiting[partition]
-            if queue:
-                self.waiting[partition] = None  # behind the others
-            self.in_flight[partition] += 1
-            if self.is_idempotent:
-                if batch.sequence < 0:
-                    self.sequences[partition].number(batch, self.producer_id)
-                    batch.is_transactional = self.transactions is not None
-            elif batch.attempts:
-                cause = RETRIED if batch.was_appended else SENT_AGAIN
-                batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
-            batch.attempts += 1
-            batch.sent, batch.sent_to = self.world.now, leader
-            batches.append(batch)
+            batches.append(self._take_one(partition, leader))
         return batches
+
+    def _take_one(self, partition: Partition, leader: Broker) -> ProducerBatch:
+        queue = self.queues[partition]
+        batch = queue.popleft()
+        del self.waiting[partition]
+        if queue:
+            self.waiting[partition] = None  # behind the others
+        self.in_flight[partition] += 1
+        if self.is_idempotent:
+            if batch.sequence < 0:
+                self.sequences[partition].number(batch, self.producer_id)
+                batch.is_transactional = self.transactions is not None
+        elif batch.attempts:
+            cause = RETRIED if batch.was_appended else SENT_AGAIN
+            batch.copies = [self.messages.copy(copy, cause) for copy in batch.copies]
+        batch.attempts += 1
+        batch.sent, batch.sent_to = self.world.now, leader
+        return batch
 
     def flush(self) -> None:
         """Send everything now, whatever has lingered."""
@@ -317,14 +345,14 @@ class Producer:
             self._abort(batch)
         for copy in blocked:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     def _abort(self, batch: ProducerBatch) -> None:
         batch.is_over = True
         self.buffered -= batch.memory
         for copy in batch.copies:
             self.messages.aborted(copy)
-            self.sender.refused(copy)
+            self.refuse(copy)
 
     # -- answers -----------------------------------------------------------------------------------------------
 
@@ -414,7 +442,7 @@ class Producer:
             self.transactions.failed()
             for copy in batch.copies:
                 self.messages.aborted(copy)
-                self.sender.refused(copy)
+                self.refuse(copy)
             return
         for copy in batch.copies:
             self._report_failure(copy, cause)
@@ -427,20 +455,25 @@ class Producer:
         if self._is_final:
             self.sender.returned(copy)
         else:
-            self.sender.refused(copy)
+            self.refuse(copy)
+
+    def refuse(self, copy: int) -> None:
+        """The application hears that what it sent is not stored; the library may have sent a copy of that since."""
+        message = self.messages.message_of(copy)
+        self.sender.refused(self.sender.resent.get(message, message))
 
     # -- timeouts ----------------------------------------------------------------------------------------------
 
     def look_before(self, due: float) -> None:
         """Look at the timeouts at `due` (s) at the latest."""
-        if due < self._look_at:
-            self._look_at = due
+        if due < self.look_at:
+            self.look_at = due
             self.host.call_at(due, self._look, due)
 
     def _look(self, due: float) -> None:
-        if due != self._look_at:
+        if due != self.look_at:
             return  # it was done sooner
-        self._look_at = math.inf
+        self.look_at = math.inf
         now, timeout = self.world.now, self.settings.delivery_timeout
         for partition, queue in self.queues.items():
             while queue and now >= queue[0].created + timeout:
@@ -488,38 +521,3 @@ class Producer:
     def restarted(self) -> None:
         """A new session."""
         self.metadata.start_empty()
-
-
-def is_idempotent(settings: ProducerClient) -> bool:
-    """Whether producer ids are used: as asked, or where acks, retries and in-flight allow it (section 2)."""
-    if settings.transactional or settings.enable_idempotence:
-        return True
-    return settings.enable_idempotence is None and idempotence_conflict(settings) is None
-
-
-def complaint(settings: ProducerClient) -> str | None:
-    """What the client library would refuse to begin with (a ConfigException)."""
-    name = "transactional" if settings.transactional else "enable_idempotence"
-    if settings.transactional and settings.enable_idempotence is False:
-        return "transactional needs enable_idempotence"
-    if (settings.transactional or settings.enable_idempotence) and (needs := idempotence_conflict(settings)):
-        return f"{name} needs {needs}"
-    least = settings.request_timeout + settings.linger
-    if settings.delivery_timeout < least:
-        return (
-            f"delivery_timeout, {settings.delivery_timeout:g} s, must not be less than request_timeout + linger,"
-            f" {least:g} s"
-        )
-    return None
-
-
-def idempotence_conflict(settings: ProducerClient) -> str | None:
-    """Which setting excludes an idempotent producer, if one does."""
-    if settings.acks != "all":
-        return f"acks: all, not {settings.acks}"
-    if not settings.retries:
-        return "retries, not 0"
-    if settings.max_in_flight_requests_per_connection > 5:
-        limit = settings.max_in_flight_requests_per_connection
-        return f"at most 5 max_in_flight_requests_per_connection, not {limit}"
-    return None

@@ -135,8 +135,8 @@ class Leadership:
     def append(self, batch: Batch) -> int:
         """Append a batch, and tell whoever waits for records; returns the offset of its first record."""
         log = self.log
-        if batch.offset >= 0 and log.has(batch.offset, batch.copies[0]):
-            batch.copies = self.topic.copies_of(batch.copies)  # nobody remembers its sequence any more
+        if batch.offset >= 0 and batch.sequence >= 0:  # it was appended before, and its sequence is forgotten
+            batch.copies = self.topic.copies_of(batch.copies)
         offset = log.append(batch, self.epoch, self.world.now)
         if not log.is_dirty:
             self.broker.wrote(self.partition, log)

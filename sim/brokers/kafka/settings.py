@@ -152,3 +152,41 @@ class ConsumerClient:
     share_record_lock_duration: Seconds = 30.0
     share_delivery_count_limit: int = 5
     share_partition_max_record_locks: int = 2000
+
+
+# -- what goes together ----------------------------------------------------------------------------------------------
+
+
+def is_idempotent(settings: ProducerClient) -> bool:
+    """Whether producer ids are used: as asked, or where acks, retries and in-flight allow it (section 2)."""
+    if settings.transactional or settings.enable_idempotence:
+        return True
+    return settings.enable_idempotence is None and idempotence_conflict(settings) is None
+
+
+def complaint(settings: ProducerClient) -> str | None:
+    """What the client library would refuse to begin with (a ConfigException)."""
+    name = "transactional" if settings.transactional else "enable_idempotence"
+    if settings.transactional and settings.enable_idempotence is False:
+        return "transactional needs enable_idempotence"
+    if (settings.transactional or settings.enable_idempotence) and (needs := idempotence_conflict(settings)):
+        return f"{name} needs {needs}"
+    least = settings.request_timeout + settings.linger
+    if settings.delivery_timeout < least:
+        return (
+            f"delivery_timeout, {settings.delivery_timeout:g} s, must not be less than request_timeout + linger,"
+            f" {least:g} s"
+        )
+    return None
+
+
+def idempotence_conflict(settings: ProducerClient) -> str | None:
+    """Which setting excludes an idempotent producer, if one does."""
+    if settings.acks != "all":
+        return f"acks: all, not {settings.acks}"
+    if not settings.retries:
+        return "retries, not 0"
+    if settings.max_in_flight_requests_per_connection > 5:
+        limit = settings.max_in_flight_requests_per_connection
+        return f"at most 5 max_in_flight_requests_per_connection, not {limit}"
+    return None

@@ -408,7 +408,7 @@ class TransactionManager:
         sender = self.producer.sender
         for copy in self._copies:
             if outcome != COMMIT:
-                sender.refused(copy)
+                self.producer.refuse(copy)
             elif sender.resend is None:
                 sender.messages.confirmed(copy)
             else:
@@ -421,7 +421,7 @@ class TransactionManager:
         self.is_ready, self._ends = False, None
         self.producer.clear()
         for copy in self._copies:
-            self.producer.sender.refused(copy)
+            self.producer.refuse(copy)
         self._copies = []
         self._is_open = False
         self.link.forget()

@@ -106,6 +106,7 @@ class Messages:
         self.sizes: array[int] | None = None
         self.keys: array[int] | None = None
         self.key_names: list[str] = []
+        self._key_numbers: dict[str, int] = {}
         self.derived: dict[tuple[str, int], int] = {}
         self.unheard: dict[int, int] = {}
         self.scopes: array[int] | None = None
@@ -239,9 +240,10 @@ class Messages:
         """The number that stands for a key in the column `keys`."""
         if self.keys is None:
             self.keys = array("q")
-        if key not in self.key_names:
+        number = self._key_numbers.setdefault(key, len(self.key_names))
+        if number == len(self.key_names):
             self.key_names.append(key)
-        return self.key_names.index(key)
+        return number
 
     def resent(self, parent: int) -> int:
         """The copy that a producer sends because it heard no answer; born of the root cause, where that is known."""

@@ -97,15 +97,20 @@ class Broker:
 
     # -- what clients and followers ask ------------------------------------------------------------------------
 
-    def produce(self, partition: Partition, batch: Batch, acks: str, answer: Answer) -> None:
-        """A producer's batch arrives; `answer(error, offset, at)` is called when it is decided."""
-        at = self.work(REQUEST + APPEND + (PER_KIB + APPEND_PER_KIB) / 1024 * batch.size)
+    def produce(
+        self, partition: Partition, batch: Batch, acks: str, answer: Answer, request: float = REQUEST
+    ) -> None:
+        """A producer's batch arrives; `answer(error, offset, at)` is called when it is decided.
+
+        `request`: what the handling of its request takes (s), which the first of several batches bears.
+        """
+        at = self.work(request + APPEND + (PER_KIB + APPEND_PER_KIB) / 1024 * batch.size)
         leadership = self.leads.get(partition)
         if leadership is None:
             answer(NOT_LEADER, -1, at)
             return
         if leadership.is_flushing:
-            leadership.held.append(lambda is_ok: self.produce(partition, batch, acks, answer))
+            leadership.held.append(lambda is_ok: self.produce(partition, batch, acks, answer, request))
             return
         if acks == "all" and len(leadership.isr) < partition.topic.min_insync_replicas:
             answer(NOT_ENOUGH, -1, at)  # K-11: before the append

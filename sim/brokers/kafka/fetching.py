@@ -232,11 +232,11 @@ class FetchSession:
 
     def _sent(self, part: Fetched) -> None:
         """For the books: records leave for a consumer. Those that did before have been waiting again."""
-        pairs, sent_to = self.consumer.pairs, self.consumer.group.sent_to
+        pairs, sent_to, cut = self.consumer.pairs, self.consumer.group.sent_to, self.consumer.group.cut
         first, offset = sent_to.get(part.partition, 0), part.start
         for copy in part.records:
             if copy > ABORT:
-                if offset < first:
+                if offset < first or copy in cut:
                     pairs.stored(copy)
                 pairs.sent(copy)
             offset += 1

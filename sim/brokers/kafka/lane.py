@@ -117,7 +117,8 @@ class Lane:
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
-                produce(batch.partition, batch, acks, partial(response.add, i))
+                request = 0.0 if i else self.broker.request_time
+                produce(batch.partition, batch, acks, partial(response.add, i), request)
 
     def _answer(self, number: int, batch: ProducerBatch, error: str, offset: int, at: float) -> None:
         batch.was_appended |= offset >= 0

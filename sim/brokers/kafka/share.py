@@ -237,6 +237,10 @@ class ShareGroup(Group):
         """A record leaves for a member; returns the copy that this is."""
         at = (partition, offset)
         before = self.handed.get(at)
+        if copy in self.cut:
+            del self.cut[copy]
+            self.pairs.stored(copy)
+            before = copy
         if before is not None:
             copy = self.pairs.requeue(before, self.cause_of_return.pop(at, SHARE_STATE_LOST))
         self.handed[at] = copy
@@ -259,6 +263,8 @@ class ShareGroup(Group):
     def truncated(self, partition: Partition, end: int, epoch: int) -> None:
         """A new leader: what lies behind its log's end from now on was never sent, nor answered."""
         key = (self.name, partition)
+        if partition in self.partitions:
+            self.note_cut(partition, end, self.partitions[partition].end)
         if key in self.state.of:
             cut = Written(key, epoch, 0, {}, end)
             self.state.of[key].apply(cut)

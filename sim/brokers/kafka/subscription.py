@@ -163,6 +163,8 @@ class Subscription:
         known = self.group.delivered_to.get(partition, 0)
         if part.start < known:
             self._delivered_before(part, known)
+        if self.group.cut:
+            self._brought_back(part)
         delivered = self.pairs.delivered
         for copy in part.records:
             if copy > ABORT:
@@ -181,6 +183,13 @@ class Subscription:
         for i in range(min(len(part.records), known - part.start)):
             if part.records[i] > ABORT:
                 part.records[i] = redelivered(part.partition, part.records[i])
+
+    def _brought_back(self, part: Fetched) -> None:
+        """The same for records that no leader had meanwhile."""
+        for i, copy in enumerate(part.records):
+            if copy in self.group.cut:
+                del self.group.cut[copy]
+                part.records[i] = self.group.redelivered(part.partition, copy)
 
     def fetch_failed(self, part: Fetched) -> None:
         """A partition in a fetch response could not be read."""

@@ -20,8 +20,14 @@ from tests.docs.test_docs import DOCS, from_yaml, quoted
 PAGE = DOCS / "kafka.md"
 SETTINGS = {"Channel": Channel, "Producer": ProducerClient, "Consumer": ConsumerClient}
 EXAMPLES = examples(PAGE)
-WITH_THEIR_UNIT = {"flush_interval": "flush.ms", "segment_time": "segment.ms"}  # no word for the time beside it
-NO_NAME = {"commit_every": "commitSync", "commits_when_revoked": "onPartitionsRevoked"}  # calls of the application
+WITH_THEIR_UNIT = {
+    "flush_interval": "flush.ms",
+    "segment_time": "segment.ms",
+}  # no word for the time beside it
+NO_NAME = {
+    "commit_every": "commitSync",
+    "commits_when_revoked": "onPartitionsRevoked",
+}  # calls of the application
 
 
 @pytest.mark.parametrize("heading", SETTINGS)

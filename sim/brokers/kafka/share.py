@@ -252,10 +252,9 @@ class ShareGroup(Group):
         """A record that was out may go to another member."""
         if (partition, offset) in self.out:
             del self.out[partition, offset]
-            if copy <= ABORT:
-                return  # compaction has taken it away meanwhile
-            self.cause_of_return[partition, offset] = cause
-            self.pairs.stored(copy)
+            if copy > ABORT:  # else it was compacted away meanwhile
+                self.cause_of_return[partition, offset] = cause
+                self.pairs.stored(copy)
 
     def finished(self, partition: Partition, offset: int) -> None:
         """A record is accepted or archived for good."""
@@ -348,8 +347,12 @@ class SharePartition:
         while self._released and len(taken) < limit:
             offset = heappop(self._released)
             record = self.records.get(offset)
-            if record is not None and record.state == AVAILABLE:
+            if record is None or record.state != AVAILABLE:
+                continue
+            if self.log.has(offset, record.copy):
                 self._acquire(member, offset, record, taken)
+            else:
+                record.state = GONE  # retention or compaction was faster (K-41, K-42)
         room = self.start + self.settings.share_partition_max_record_locks - self.end
         count = min(limit - len(taken), room, self._readable_end() - self.end)
         if count > 0:
@@ -412,11 +415,8 @@ class SharePartition:
         if not changes:
             then()
             return
+        copies = {offset: self.records[offset].copy for offset in changes}
         self._advance()
-        copies = {
-            offset: record.copy for offset in changes if (record := self.records.get(offset)) is not None
-        }
-        copies |= {offset: self.log.read(offset, offset + 1)[0] for offset in changes if offset not in copies}
 
         def written(counts: bool) -> None:
             for offset, (state, _) in changes.items() if counts else ():

@@ -67,7 +67,15 @@ def known_causes() -> list[Cause]:
 
     for name in brokers.NAMES:
         brokers.system(name)
-    return list(_CAUSES)
+    return [_CAUSES[code - 1] for code in sorted(range(1, len(_CAUSES) + 1), key=cause_rank)]
+
+
+def cause_rank(code: int) -> tuple[int, int]:
+    """What causes are ordered by, whichever system was imported first: the system's place in `NAMES`, then the file."""
+    from sim import brokers
+
+    system = _CAUSES[code - 1].system
+    return (brokers.NAMES.index(system) if system in brokers.NAMES else -1), code
 
 
 def cause_of(code: int) -> Cause:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.apps import OVERTAKEN
-from sim.ledger import CONFIRMED, FAILED, OUTCOMES, Messages, Pairs, UnbalancedBooks, cause_of
+from sim.ledger import CONFIRMED, FAILED, OUTCOMES, Messages, Pairs, UnbalancedBooks, cause_of, cause_rank
 from sim.simulation import Run
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def measure(run: Run) -> Outcome:
                 "behaviour": cause_of(code).behaviour,
                 "count": count,
             }
-            for (anomaly, code), count in sorted(sum((f.causes for f in facts), Counter()).items())
+            for (anomaly, code), count in in_order(sum((f.causes for f in facts), Counter()))
         ],
         inert=run.faults.inert(),
         faults=[
@@ -138,6 +138,11 @@ def measure(run: Run) -> Outcome:
         components={name: mean(values) or 0.0 for name, values in pooled(stays).items()},
         n_latency=len(latency),
     )
+
+
+def in_order(causes: Counter[tuple[str, int]]) -> list[tuple[tuple[str, int], int]]:
+    """Counts of (anomaly, cause), in the same order in every process."""
+    return sorted(causes.items(), key=lambda item: (item[0][0], cause_rank(item[0][1])))
 
 
 def subscriptions(messages: Messages) -> Iterable[Pairs]:

@@ -107,6 +107,15 @@ class Journal(Generic[K]):
         self._dirty.extend(removed)
         self._dirty_is_live.extend([True] * len(added) + [False] * len(removed))
 
+    def rename(self, old: K, new: K) -> None:
+        """A key goes by another name from now on, on the device and in the page cache; nothing is written."""
+        if old in self._on_device:
+            self._on_device[new] = self._on_device.pop(old)
+        if old in self._marked_clean:
+            self._marked_clean[new] = self._marked_clean.pop(old)
+        if old in self._dirty:
+            self._dirty = [new if key == old else key for key in self._dirty]
+
     @property
     def unsynced(self) -> int:
         """Records in the page cache that wait for an fsync."""

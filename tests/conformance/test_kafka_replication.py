@@ -339,6 +339,27 @@ def test_K27_who_has_read_beyond_goes_on_at_the_new_leaders_end() -> None:
     assert told.causes["lost", "unclean_election"] == 10
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer", "share"])
+def test_K27_what_an_unclean_election_has_taken_away_another_may_bring_back(protocol: str) -> None:
+    # given that a broker with an empty disk leads for a while, and then the other, which has what was read before
+    faults = [
+        down("orders.1", 10.0, 30.0),
+        down("orders.2", 10.0, 2.0, "disk_loss"),
+        down("orders.2", 39.0, 60.0),
+        down("billing", 12.0, 8.0),
+    ]
+    told = world(
+        {**RF2, "unclean_leader_election_enable": True, "flush_messages": 1},
+        {"acks": "all"},
+        service={"group_protocol": protocol, "session_timeout": 6.0, "consumer_session_timeout": 6.0},
+        faults=faults,
+        duration=150.0,
+    )
+    # then it is read again
+    assert told["lost"] == 0 and told["unique"] == 5
+    assert told["duplicates"] == sum(told.causes.values()) == 5
+
+
 # -- K-31, K-32: the controller ------------------------------------------------------------------------------------
 
 

@@ -250,3 +250,16 @@ def test_K50_a_share_group_has_no_offsets_to_speak_of() -> None:
     for setting in ({"auto_offset_reset": "none"}, {"transactional": True}, {"hands_off": True}):
         with pytest.raises(ScenarioError, match="share group"):
             share(service=setting)
+
+
+def test_K50_what_was_compacted_away_while_a_member_had_it_does_not_come_again() -> None:
+    # given a member that works for a minute on each record of one key, and a leader that dies meanwhile
+    told = kafka(
+        channel={**RF3, "cleanup_policy": "compact", "segment_bytes": 1024},
+        producer={"keys": {"values": ["a"]}},
+        service={"group_protocol": "share", "service_time": 60.0, "share_record_lock_duration": 100.0},
+        faults=[{"crash": "orders.leader", "at": 30.0, "lasting": 20.0}],
+        duration=400.0,
+    )
+    assert told["in_flight"] == 0
+    assert told.pairs().processings[0] == 1

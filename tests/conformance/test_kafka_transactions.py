@@ -74,6 +74,34 @@ def test_K45_wherever_the_processor_crashes_output_and_offset_commit_together_or
     assert {told.causes.get(("duplicate", "offset_not_committed"), 0)} == {len(again)}
 
 
+@pytest.mark.parametrize("after", [0.012, 0.014, 0.016, 0.018, 0.020, 0.022, 0.0225, 0.023, 0.024])
+def test_K45_wherever_the_coordinators_crash_what_was_decided_is_done(after: float) -> None:
+    told = chain(
+        faults=[{"crash": "orders", "at": START + 4 * STEP + after, "lasting": "3 s"}],
+        messages=None,
+        producer={**CHAIN["producer"], **at(*(START + STEP * (i + 1) for i in range(8)))},
+        duration="60 s",
+    )
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+    assert told["in_flight"] == 0
+
+
+def test_K45_a_transaction_that_runs_out_of_time_while_its_output_is_written_is_begun_again() -> None:
+    # given brokers that die when the output of message 3 is on its way, and are back when its transaction is too old
+    shipping = {**CHAIN["services"]["shipping"], "transaction_timeout": "1 s"}
+    told = chain(
+        services={**CHAIN["services"], "shipping": shipping},
+        faults=[{"crash": "orders", "at": START + 4 * STEP + 0.016, "lasting": "3 s"}],
+        messages=None,
+        producer={**CHAIN["producer"], **at(*(START + STEP * (i + 1) for i in range(8)))},
+        duration="60 s",
+    )
+    # then the processor, whose commit is refused, reads message 3 again and goes on
+    assert told.causes["duplicate", "transaction_aborted"] == 1
+    assert told.pairs("shipping").processings[:8].tolist() == [1, 1, 1, 2, 1, 1, 1, 1]
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+
+
 def test_K45_a_reader_of_uncommitted_records_sees_the_aborted_output_too() -> None:
     def crashed_at(time: float) -> Any:
         return chain(faults=[{"crash": "shipping.1", "at": time, "lasting": "2 s"}], messages=8)
@@ -98,6 +126,20 @@ def test_K45_offsets_count_with_the_commit_only() -> None:
     world.run(until=committed[0] + 10 * HOP)
     (marker,) = [event.time for event in world.trace if event.what == "committed"]
     assert abs(committed[0] - marker) < 2 * HOP  # the marker and the offset are written side by side
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_K35_who_leaves_while_its_output_is_written_joins_again_as_one_member(protocol: str) -> None:
+    # given followers that stop for 2 s when the output of message 3 is on its way, and max.poll.interval.ms of 0.5 s
+    shipping = {**CHAIN["services"]["shipping"], "max_poll_interval": "0.5 s", "group_protocol": protocol}
+    stops = [{"pause": f"orders.{i}", "at": START + 4 * STEP + 0.0135, "lasting": "2 s"} for i in (2, 3)]
+    world = Driven(
+        **{**CHAIN, "services": {**CHAIN["services"], "shipping": shipping}, "faults": stops, "messages": 8}
+    )
+    world.run(until=60.0)
+    (group,) = world.broker.groups
+    assert [member.name for member in group.members] == ["shipping.1-2"]
+    assert group.committed(world.partition) == 8
 
 
 # -- K-46: an open transaction blocks readers --------------------------------------------------------------------------

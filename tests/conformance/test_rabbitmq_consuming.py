@@ -110,6 +110,23 @@ def test_R13_a_handler_that_always_requeues_loops_at_prefetch_over_time_to_fail_
     assert told["in_flight"] == prefetch and told["lost"] == 0
 
 
+def test_R13_what_was_synced_before_it_came_back_is_on_the_disk_still() -> None:
+    # Written back by 31 s; the consumer's crash at 40 s returns them, and nobody writes them again.
+    told = rabbit(
+        producer=at(1.0, 1.1, 1.2, 60.0),
+        service={"service_time": 100.0, "prefetch": 3},
+        faults=[
+            {"crash": "billing", "at": 40.0, "lasting": 1.0},
+            {"machine_crash": "orders", "at": 50.0, "lasting": 1.0},
+            {"crash": "billing", "at": 50.0, "lasting": 1.0},
+        ],
+        messages=4,
+    )
+    assert told["requeued"] >= 3
+    assert told.causes == {}
+    assert told.places() == ["unique"] * 4
+
+
 # -- the channel ends ------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 `poll()` returns up to max.poll.records; the application processes them; the next poll() may commit what the last one
 returned. *Position* (what poll() returns next) is in this memory, *committed* is in the coordinator's log. How it
-becomes a member of its group is in `membership.py`, how it gets its records in `fetching.py`.
+becomes a member of its group is in `membership.py`, how it gets its records in `subscription.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 from sim.apps import HANDLER_FAILED, OK, Delivery
 from sim.brokers.kafka.causes import (
     COMMITTED_EARLY,
-    NEVER_SEEN,
     NOT_COMMITTED,
     POLL_EXCEEDED,
-    RESET_EARLIEST,
     TRANSACTION_ABORTED,
 )
 from sim.brokers.kafka.cluster import Sessions
 from sim.brokers.kafka.coordinator import CoordinatorLink
-from sim.brokers.kafka.fetching import DIVERGED, LISTED, NOT_LEADER, RESET, Fetched, FetchSession
+from sim.brokers.kafka.fetching import NOT_LEADER
 from sim.brokers.kafka.group import (
     ILLEGAL_GENERATION,
     REBALANCE_IN_PROGRESS,
@@ -34,33 +32,25 @@ from sim.brokers.kafka.group import (
 from sim.brokers.kafka.log import ABORT, FENCED
 from sim.brokers.kafka.log import OK as NO_ERROR
 from sim.brokers.kafka.membership import ClassicMembership, ConsumerMembership, Membership
-from sim.brokers.kafka.metadata import RETRY_BACKOFF, Metadata
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Positions
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import ConsumerClient
+from sim.brokers.kafka.subscription import Record, Subscription
 from sim.brokers.kafka.transactions import TransactionManager
 
 if TYPE_CHECKING:
-    from sim.brokers.kafka.broker import Broker
     from sim.brokers.kafka.group import Group
     from sim.brokers.kafka.topic import Topic
     from sim.consuming import Worker
 
-Record = tuple[Partition | None, int, int]  # partition (None: it is another's by now), offset, copy
 
-
-class Consumer:
+class Consumer(Subscription):
     """A member of a group: the client library of one of a service's processes."""
 
     def __init__(self, topic: Topic, worker: Worker, group: Group, settings: ConsumerClient) -> None:
-        self.topic, self.world, self.worker, self.group, self.settings = (
-            topic,
-            topic.world,
-            worker,
-            group,
-            settings,
-        )
-        self.host, self.pairs, self.name = worker.host, group.pairs, worker.host.name
+        super().__init__(topic, worker.host, group, settings)
+        self.worker, self.name = worker, worker.host.name
         self.commits_first = worker.settles_first and not settings.enable_auto_commit
         # What comes first here is the commit of a poll, not the answer to a record.
         worker.settles_first = False
@@ -71,15 +61,6 @@ class Consumer:
         is_classic = settings.group_protocol == "classic"
         self.membership: Membership = (ClassicMembership if is_classic else ConsumerMembership)(self, group)
         self._start_empty()
-        self.sessions = {broker: FetchSession(self, broker) for broker in topic.cluster.brokers}
-        self.metadata = Metadata(
-            self.host,
-            topic.partitions,
-            {broker: session.connection for broker, session in self.sessions.items()},
-            settings.metadata_max_age,
-            self.fetch_all,
-        )
-        self.world.in_background(settings.metadata_max_age, self._refresh_metadata)
         self.coordinator = CoordinatorLink(
             topic.cluster.offsets,
             self.host,
@@ -114,26 +95,13 @@ class Consumer:
         return manager
 
     def _start_empty(self) -> None:
-        self.assigned: dict[Partition, None] = {}
-        self.fetch_from: Positions = {}
-        self.position: Positions = {}
-        self.committed: Positions = {}
-        self.epochs: dict[Partition, int] = {}  # leader epochs of the records last fetched
-        self.polled_epochs: dict[Partition, int] = {}  # and last polled: they go with commits (KIP-320)
-        self.buffer: deque[Fetched] = deque()  # fetched, not polled
-        self.buffered: dict[Partition, None] = {}
         self.batch: deque[Record] = deque()  # polled, not handed to a handler yet
-        self.kept: dict[
-            Partition, tuple[list[Record], int]
-        ] = {}  # polled, to be tried again; and the position then
         self.at_work: dict[int, tuple[Partition | None, int]] = {}  # at handlers: where a copy is from
         self.done: Positions = {}  # offsets below were processed, unless they are still at work
-        self.leaderless: dict[Partition, None] = {}  # whose leader has said that it is none
         self.has_raised = False
-        self._reset_from: Positions = {}  # for the books: offsets below were read before a reset
         self._is_begun = False
         self._processed = 0
-        self.is_polling = False  # the thread is inside poll()
+        self._is_polling = False  # the thread is inside poll()
         self._is_closed = False
         self._is_blocked = False  # it waits for a commit
         self._resumes_poll = False  # and does so inside poll()
@@ -152,7 +120,7 @@ class Consumer:
         """The application subscribes, and calls poll() for the first time."""
         if self._is_begun or not self.host.is_up:
             return
-        self._is_begun = self.is_polling = True
+        self._is_begun = self._is_polling = True
         self._next_auto_commit = self.world.now + self.settings.auto_commit_interval
         self.membership.start()
 
@@ -161,14 +129,8 @@ class Consumer:
     def in_poll(self, function: Callable[..., Any], *args: Any) -> None:
         """Do something as soon as the application's thread is inside poll()."""
         self._in_poll.append(partial(function, *args))
-        if self.is_polling:
-            self.poll()
-
-    def take_over(self, partitions: list[Partition]) -> None:
-        """These partitions are this member's from now on: ask for their offsets."""
-        if partitions:
-            self.assigned.update(dict.fromkeys(partitions))
-            self.coordinator.ask(self.group.fetch_offsets, partitions, then=self._offsets_told)
+        if self._is_polling:
+            self._poll()
 
     def before_revocation(self, then: Callable[[], Any]) -> None:
         """K-34: what there is to commit before partitions go, and then go on."""
@@ -181,62 +143,17 @@ class Consumer:
 
     def give_up(self, partitions: list[Partition], cause: int) -> None:
         """These partitions are another's: forget what was fetched of them; what was polled will be processed."""
-        gone = dict.fromkeys(partitions)
+        gone = self.forget(partitions)
         for partition in partitions:
             self.group.cause_of_rewind[partition] = cause
-            self.assigned.pop(partition, None)
-            self.buffered.pop(partition, None)
-            self.kept.pop(partition, None)
-            for positions in (self.fetch_from, self.position, self.committed, self.done):
-                positions.pop(partition, None)
-            self.epochs.pop(partition, None)
-            self.polled_epochs.pop(partition, None)
-        self.buffer = deque(part for part in self.buffer if part.partition not in gone)
+            self.done.pop(partition, None)
         self.batch = deque((None, n, copy) if p in gone else (p, n, copy) for p, n, copy in self.batch)
         for copy, (partition_of, offset) in self.at_work.items():
             if partition_of in gone:
                 self.at_work[copy] = (None, offset)
         self.fetch_all()  # what was buffered of it keeps no other partition waiting
 
-    def _offsets_told(self, offsets: dict[Partition, tuple[int, int] | None]) -> None:
-        """K-40: start from the committed offset, or from where auto.offset.reset says."""
-        for partition, found in offsets.items():
-            if partition not in self.assigned or partition in self.fetch_from:
-                continue
-            if found is None:
-                self._reset(partition, 0)
-            else:
-                offset, self.epochs[partition] = found
-                self.polled_epochs[partition] = found[1]
-                self.fetch_from[partition] = self.position[partition] = self.committed[partition] = offset
-                self.group.reads_from(partition, offset)
-        self.fetch_all()
-
-    def _reset(self, partition: Partition, read_before: int) -> None:
-        """K-40: no valid offset: ask the leader where to begin, or raise NoOffsetForPartition."""
-        self.position.pop(partition, None)
-        self.epochs.pop(partition, None)
-        self.polled_epochs.pop(partition, None)
-        if self.settings.auto_offset_reset == "none":
-            self.fetch_from.pop(partition, None)
-            self._raise()
-        else:
-            self.fetch_from[partition] = RESET
-            self._reset_from[partition] = read_before
-
-    def _begin_at(self, partition: Partition, offset: int) -> None:
-        """The leader's answer to that. Of what is skipped the books hear why."""
-        self.fetch_from[partition] = self.position[partition] = offset
-        self.group.reads_from(partition, offset)
-        log = partition.log()
-        if self.settings.auto_offset_reset == "latest":
-            for copy in log.read(max(log.start, self._reset_from[partition]), offset):
-                if copy > ABORT:
-                    self.pairs.died(copy, NEVER_SEEN)
-        elif (self.group.name, partition) in self.group.offsets.ever:
-            self.group.cause_of_rewind[partition] = RESET_EARLIEST  # there was one before
-
-    def _raise(self) -> None:
+    def raise_error(self) -> None:
         """The application stops, and whoever starts it again sees it stop again."""
         if not self.has_raised:
             self.has_raised = True
@@ -244,11 +161,11 @@ class Consumer:
 
     # -- poll() ------------------------------------------------------------------------------------------------
 
-    def poll(self) -> None:
+    def _poll(self) -> None:
         """The application's thread calls poll(), or something happens inside it."""
         if self._is_blocked or not self._is_begun:
             return
-        self.is_polling = False
+        self._is_polling = False
         self._polled_at = now = self.world.now
         while self._in_poll:
             self._in_poll.popleft()()
@@ -263,14 +180,14 @@ class Consumer:
         elif settings.hands_off or self._owes_commit:
             self._commit_between_polls()
         if not self.buffer and not self.kept:
-            self.is_polling = True
+            self._is_polling = True
             if settings.enable_auto_commit and not self._is_auto_commit_due and self._returned():
                 self._is_auto_commit_due = True
                 self.host.call_at(self._next_auto_commit, self._auto_commit_is_due)
             return
         self._take(settings.max_poll_records)
         if not self.batch:
-            self.poll()  # there were markers only
+            self._poll()  # there were markers only
             return
         if not self._is_watched:
             self._watch_poll_interval()
@@ -285,12 +202,17 @@ class Consumer:
         """What was polled goes to handlers; to a pool of them all at once, and poll() goes on (K-37)."""
         self._hand_over()
         if self.settings.hands_off:
-            self.host.call_later(0.0, self.poll)
+            self.host.call_later(0.0, self._poll)
+
+    def look_at_buffer(self) -> None:
+        """The thread waits in poll(): there may be something for it."""
+        if self._is_polling and self.buffer:
+            self._poll()
 
     def _auto_commit_is_due(self) -> None:
         self._is_auto_commit_due = False
-        if self.is_polling:
-            self.poll()
+        if self._is_polling:
+            self._poll()
 
     def _commit_between_polls(self) -> None:
         if self.settings.commit_every is None or self._owes_commit:
@@ -385,16 +307,16 @@ class Consumer:
             self.worker.on_delivery(Delivery(self, tag, tag))
 
     def _go_on(self) -> None:
-        if self._is_blocked or self.is_polling or self.settings.hands_off:
+        if self._is_blocked or self._is_polling or self.settings.hands_off:
             return
         if self.batch:
             self._hand_over()
         elif self.at_work:
             return
         elif self._commits_polls:
-            self._commit(self._finished(), then=self.poll)
+            self._commit(self._finished(), then=self._poll)
         else:
-            self.poll()
+            self._poll()
 
     def _returned(self) -> Positions:
         """What poll() has returned and is not committed."""
@@ -420,7 +342,7 @@ class Consumer:
     def _check_poll_interval(self) -> None:
         """K-35: the application has not polled for too long: the member leaves by itself, and the work goes on."""
         self._is_watched = False
-        if self.is_polling or not self._is_begun:
+        if self._is_polling or not self._is_begun:
             return
         if self.world.now < self._polled_at + self.settings.max_poll_interval:
             self._watch_poll_interval()
@@ -483,7 +405,7 @@ class Consumer:
             then()
         if self._resumes_poll and not self._is_blocked:
             self._resumes_poll = False
-            self.poll()
+            self._poll()
 
     def _commit_failed(self, error: str) -> None:
         if self.output is not None:
@@ -535,92 +457,6 @@ class Consumer:
             self.membership.leave(then=done)
         self.give_up(list(self.assigned), NOT_COMMITTED)
 
-    # -- fetching ----------------------------------------------------------------------------------------------
-
-    def fetch_all(self) -> None:
-        """Ask the leaders for what is not buffered."""
-        metadata = self.metadata
-        if self.world.now >= metadata.expires_at:
-            metadata.refresh()
-        for session in self.sessions.values():
-            session.fetch()
-
-    def _refresh_metadata(self) -> None:
-        """metadata.max.age.ms, for one that waits (K-31)."""
-        if self.host.is_running and self.world.now >= self.metadata.expires_at:
-            self.metadata.refresh()
-        self.world.in_background(self.settings.metadata_max_age, self._refresh_metadata)
-
-    def positions_to_fetch(self, broker: Broker) -> dict[Partition, tuple[int, int]]:
-        """Offset, and leader epoch of the record before it, of each partition to ask a broker for."""
-        leaders, buffered, epochs = self.metadata.leaders, self.buffered, self.epochs
-        for partition in buffered:
-            if leaders[partition] is broker and partition not in self.kept:
-                return {}
-        asked = {}
-        for partition, offset in self.fetch_from.items():
-            if leaders[partition] is broker and partition not in buffered:
-                asked[partition] = (offset, epochs.get(partition, -1))
-        for partition in self.leaderless:
-            asked.pop(partition, None)
-        return asked
-
-    def fetched(self, part: Fetched) -> None:
-        """Records of a fetch response."""
-        partition, start, fetch_from = part.partition, part.start, self.fetch_from
-        if fetch_from.get(partition) != start:
-            return  # the partition was revoked meanwhile, or its position moved
-        self.epochs[partition] = part.epoch
-        delivered_to, delivered = self.group.delivered_to, self.pairs.delivered
-        known = delivered_to.get(partition, 0)
-        if start < known:
-            self._delivered_before(part, known)
-        for copy in part.records:
-            if copy > ABORT:
-                delivered(copy)
-        end = start + len(part.records)
-        if end > known:
-            delivered_to[partition] = end
-        self.buffer.append(part)
-        self.buffered[partition] = None
-        del fetch_from[partition]  # to the end: the others come first in the next fetch
-        fetch_from[partition] = end
-
-    def _delivered_before(self, part: Fetched, known: int) -> None:
-        """For the books: in place of records that some member has had already, the copies that these are."""
-        redelivered = self.group.redelivered
-        for i in range(min(len(part.records), known - part.start)):
-            if part.records[i] > ABORT:
-                part.records[i] = redelivered(part.partition, part.records[i])
-
-    def fetch_failed(self, part: Fetched) -> None:
-        """A partition in a fetch response could not be read."""
-        partition = part.partition
-        if part.error == NOT_LEADER:
-            if partition not in self.leaderless:
-                self.leaderless[partition] = None  # it is not asked for until the back-off is over
-                self.host.call_later(RETRY_BACKOFF, self._look_for_leader, partition)
-        elif partition not in self.fetch_from:
-            return
-        elif part.error == LISTED:
-            if self.fetch_from[partition] == RESET:
-                self._begin_at(partition, part.start)
-                self.epochs[partition] = self.polled_epochs[partition] = part.epoch
-        elif part.error != DIVERGED:  # K-40, K-41
-            known = self.group.delivered_to.get(partition, 0)  # less, if the log was cut off
-            self._reset(partition, min(known, self.position.get(partition, 0)))
-        elif self.settings.auto_offset_reset == "none":  # LogTruncation
-            self._raise()
-        else:
-            self.fetch_from[partition] = self.position[partition] = part.start
-            self.group.reads_from(partition, part.start)
-            self.epochs[partition] = self.polled_epochs[partition] = part.epoch
-
-    def _look_for_leader(self, partition: Partition) -> None:
-        self.leaderless.pop(partition, None)
-        self.metadata.refresh()
-        self.fetch_all()
-
     # -- failure -----------------------------------------------------------------------------------------------
 
     def held(self) -> Iterator[int]:
@@ -642,6 +478,7 @@ class Consumer:
         self.membership.crashed()
         has_raised = self.has_raised
         self._start_empty()
+        self.start_empty()
         self.has_raised = has_raised
 
     def restarted(self) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.log import ABORT, Log
 from sim.brokers.kafka.replication import NO_COPY, Leadership, Partition
+from sim.brokers.kafka.settings import ConsumerClient
 from sim.connection import Connection
 from sim.network import Hop
 
 if TYPE_CHECKING:
     from sim.brokers.kafka.broker import Broker
-    from sim.brokers.kafka.consumer import Consumer
+    from sim.brokers.kafka.subscription import Subscription
 
 OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
 DIVERGED = "OFFSET_DIVERGED"  # KIP-320: the log was truncated below what was read
@@ -47,7 +48,7 @@ class FetchSession:
     empty and is sent again: that is reckoned with, not sent (`fetches` counts it).
     """
 
-    def __init__(self, consumer: Consumer, broker: Broker) -> None:
+    def __init__(self, consumer: Subscription, broker: Broker) -> None:
         self.consumer, self.broker, self.world = consumer, broker, consumer.world
         self.is_open = False
         self._is_under_way = False
@@ -62,7 +63,7 @@ class FetchSession:
         self._arrived_at = 0.0
         self._deadline = 0  # the fetch for which a timer runs
         self._response_size = 0
-        settings = consumer.settings
+        settings: ConsumerClient = consumer.settings
         self._limit, self._limit_of_all = settings.max_partition_fetch_bytes, settings.fetch_max_bytes
         self._max_wait, self._min_bytes = settings.fetch_max_wait, settings.fetch_min_bytes
         self._isolation = settings.isolation_level
@@ -241,11 +242,11 @@ class FetchSession:
 
     def _sent(self, part: Fetched) -> None:
         """For the books: records leave for a consumer. Those that did before have been waiting again."""
-        pairs, sent_to = self.consumer.pairs, self.consumer.group.sent_to
+        pairs, sent_to, cut = self.consumer.pairs, self.consumer.group.sent_to, self.consumer.group.cut
         first, offset = sent_to.get(part.partition, 0), part.start
         for copy in part.records:
             if copy > ABORT:
-                if offset < first:
+                if offset < first or copy in cut:
                     pairs.stored(copy)
                 pairs.sent(copy)
             offset += 1
@@ -302,8 +303,7 @@ class FetchSession:
                 consumer.fetch_failed(part)
             else:
                 consumer.fetched(part)
-        if consumer.is_polling and consumer.buffer:
-            consumer.poll()  # the thread waits in there
+        consumer.look_at_buffer()
         if not self._is_under_way:
             self.fetch()
 

@@ -78,6 +78,9 @@ class Group:
         self.sent_to: Positions = {}
         self.delivered_to: Positions = {}
         self.cause_of_rewind: dict[Partition, int] = {}
+        self.cut: dict[
+            int, None
+        ] = {}  # records that members had, and that a later leader may bring back (K-27)
 
     def new_member(self, client: Any) -> Member:
         """A member id for a process that has begun (KIP-394)."""
@@ -232,9 +235,18 @@ class Group:
 
     def truncated(self, partition: Partition, end: int, epoch: int) -> None:
         """A new leader, of that epoch, whose log ends there: what lies at these offsets from now on was never sent."""
+        self.note_cut(partition, end, self.delivered_to.get(partition, 0))
         for mark in (self.sent_to, self.delivered_to):
             if mark.get(partition, 0) > end:
                 mark[partition] = end
+
+    def note_cut(self, partition: Partition, end: int, below: int) -> None:
+        """Of offsets from `end` to before `below`, which members had, another replica has something yet."""
+        for replica in partition.replicas:
+            log = replica.logs[partition]
+            for copy in log.read(max(end, log.start), min(below, log.end)):
+                if copy > ABORT:
+                    self.cut[copy] = None
 
 
 def intervals(settings: ConsumerClient) -> tuple[float, float]:

@@ -58,6 +58,7 @@ class Lane:
     def _greeted(self, _copy: int) -> None:
         """ApiVersions: a broker that stands still takes connections, and answers nothing."""
         self.is_open = True
+        self.producer.metadata.can_ask()
         self.pump()
 
     def _not_connected(self) -> None:
@@ -216,6 +217,7 @@ class OneWayLane(Lane):
         self.in_socket: dict[int, list[ProducerBatch]] = {}
         self._bytes = 0
         self._full_since = math.inf
+        self._is_closing = False  # at the broker
         super().__init__(producer, broker)
 
     def pump(self) -> None:
@@ -256,6 +258,9 @@ class OneWayLane(Lane):
         self._arrived = number
         was_full = self._full_since < math.inf
         self._leaves(number)
+        if self._is_closing:
+            self._lost(batches)
+            return
         for batch in batches:
             self.broker.produce(batch.partition, batch, self._acks, partial(self._decided, number, batch))
         if was_full:
@@ -265,13 +270,26 @@ class OneWayLane(Lane):
         """An error cannot be answered: the broker closes the connection, so that the producer notices something."""
         if error == OK:
             return
-        for copy in batch.copies:
-            self.producer.messages.died(copy, SOCKET_CUT)
+        self._lost([batch])
         self.broker.host.call_at(at, self._close, number)
 
+    def _lost(self, batches: list[ProducerBatch]) -> None:
+        for batch in batches:
+            for copy in batch.copies:
+                self.producer.messages.died(copy, SOCKET_CUT)
+
     def _close(self, number: int) -> None:
-        if number > self._before:
-            self.connection.broken(self.broker.host)
+        """What it has said before arrives first: a question of metadata may have come before the batch."""
+        if number > self._before and not self._is_closing:
+            self._is_closing = True
+            self.connection.back.send(self._closed, NO_COPY)
+
+    def _closed(self, _copy: int) -> None:
+        self.connection.broken(self.producer.host)
+
+    def _accepted(self) -> None:
+        self._is_closing = False
+        super()._accepted()
 
     def _dropped(self, number: int, cause: int) -> None:
         for batch in self._leaves(number):

@@ -146,6 +146,11 @@ class Log:
             return OUT_OF_ORDER, None
         return OK, known
 
+    def knows(self, producer: int, epoch: int) -> bool:
+        """Whether something of a producer's session, or of a later one, is in the log."""
+        state = self.producers.get(producer)
+        return state is not None and state.epoch >= epoch
+
     def _is_forgotten(self, producer: int, state: ProducerState, now: float) -> bool:
         """producer.id.expiration.ms: so long after its last batch a producer is not known any more."""
         if now <= state.at + self.config.producer_id_expiration or producer in self.ongoing:

@@ -129,6 +129,8 @@ class ClassicMembership:
 
     def refused(self, error: str) -> None:
         """Another session of the group has begun; who is unknown there gets a new member id."""
+        if self.member is None:
+            return  # it has left, and will join again
         if error in (UNKNOWN_MEMBER, ILLEGAL_GENERATION) and not self._has_to_rejoin and not self.is_joining:
             self._has_to_rejoin = True
             self.consumer.in_poll(self._begin_again, error)
@@ -218,7 +220,7 @@ class ConsumerMembership:
 
     def refused(self, error: str) -> None:
         """The coordinator knows this member no more."""
-        if error == UNKNOWN_MEMBER and not self._is_lost:
+        if error == UNKNOWN_MEMBER and not self._is_lost and self.member is not None:
             self._is_lost = True
             self.consumer.in_poll(self._begin_again)
 

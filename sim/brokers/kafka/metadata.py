@@ -37,12 +37,13 @@ class Metadata:
         self.knows_all = None not in self.leaders.values()
         self._epochs: dict[Partition, int] = {p: p.epoch for p in partitions}
         self._is_asking = False
+        self._is_under_way = False  # a question is, and nobody else need be asked
         self._turn = 0
         self.expires_at = max_age
 
     def start_empty(self) -> None:
         """A new process asks before it does anything else; what it learns then is what its first broker knows."""
-        self._is_asking = False
+        self._is_asking = self._is_under_way = False
         self.expires_at = self.world.now + self.max_age
         self.refresh()
 
@@ -60,11 +61,19 @@ class Metadata:
             self._is_asking = True
             self._ask()
 
+    def can_ask(self) -> None:
+        """A broker can be reached: what waits to be asked is asked at once, before anything else is sent."""
+        if self._is_asking and not self._is_under_way:
+            self._ask()
+
     def _ask(self) -> None:
+        if not self._is_asking or self._is_under_way:
+            return
         open_ones = [(b, c) for b, c in self.connections.items() if c.is_established]
         if not open_ones:
             self.host.call_later(RETRY_BACKOFF, self._ask)
             return
+        self._is_under_way = True
         self._turn += 1
         broker, connection = open_ones[self._turn % len(open_ones)]
         connection.there.send(self._asked, NO_COPY, broker, connection)
@@ -76,8 +85,7 @@ class Metadata:
         connection.back.send_at(broker.work(broker.request_time), self._answered, NO_COPY, known)
 
     def _answered(self, _copy: int, known: dict[Partition, tuple[int, Broker | None]]) -> None:
-        self._turn += 1  # the answer counts, not the wait for it
-        self._is_asking = False
+        self._is_asking = self._is_under_way = False
         self.expires_at = self.world.now + self.max_age
         for partition, (epoch, leader) in known.items():
             self.learn(partition, epoch, leader)
@@ -85,5 +93,6 @@ class Metadata:
             self.host.call_later(RETRY_BACKOFF, self.refresh)
 
     def _no_answer(self, turn: int) -> None:
-        if self._is_asking and turn == self._turn:
+        if self._is_under_way and turn == self._turn:
+            self._is_under_way = False
             self._ask()  # somebody else, then

@@ -237,6 +237,10 @@ class ShareGroup(Group):
         """A record leaves for a member; returns the copy that this is."""
         at = (partition, offset)
         before = self.handed.get(at)
+        if copy in self.cut:
+            del self.cut[copy]
+            self.pairs.stored(copy)
+            before = copy
         if before is not None:
             copy = self.pairs.requeue(before, self.cause_of_return.pop(at, SHARE_STATE_LOST))
         self.handed[at] = copy
@@ -248,8 +252,9 @@ class ShareGroup(Group):
         """A record that was out may go to another member."""
         if (partition, offset) in self.out:
             del self.out[partition, offset]
-            self.cause_of_return[partition, offset] = cause
-            self.pairs.stored(copy)
+            if copy > ABORT:  # else it was compacted away meanwhile
+                self.cause_of_return[partition, offset] = cause
+                self.pairs.stored(copy)
 
     def finished(self, partition: Partition, offset: int) -> None:
         """A record is accepted or archived for good."""
@@ -259,6 +264,8 @@ class ShareGroup(Group):
     def truncated(self, partition: Partition, end: int, epoch: int) -> None:
         """A new leader: what lies behind its log's end from now on was never sent, nor answered."""
         key = (self.name, partition)
+        if partition in self.partitions:
+            self.note_cut(partition, end, self.partitions[partition].end)
         if key in self.state.of:
             cut = Written(key, epoch, 0, {}, end)
             self.state.of[key].apply(cut)
@@ -305,7 +312,9 @@ class SharePartition:
         self.end = max([self.start, *(offset + 1 for offset in states)])
         for i, copy in enumerate(self._read(self.start, self.end)):
             offset = self.start + i
-            state, count = states.get(offset, (AVAILABLE if copy > ABORT else GONE, 0))
+            state, count = states.get(offset, (AVAILABLE, 0))
+            if copy <= ABORT:
+                state = GONE  # a marker, or what compaction or an abort has taken away
             self.records[offset] = Acquirable(copy, state, count)
             if state == AVAILABLE:
                 heappush(self._released, offset)
@@ -338,8 +347,12 @@ class SharePartition:
         while self._released and len(taken) < limit:
             offset = heappop(self._released)
             record = self.records.get(offset)
-            if record is not None and record.state == AVAILABLE:
+            if record is None or record.state != AVAILABLE:
+                continue
+            if self.log.has(offset, record.copy):
                 self._acquire(member, offset, record, taken)
+            else:
+                record.state = GONE  # retention or compaction was faster (K-41, K-42)
         room = self.start + self.settings.share_partition_max_record_locks - self.end
         count = min(limit - len(taken), room, self._readable_end() - self.end)
         if count > 0:
@@ -402,15 +415,12 @@ class SharePartition:
         if not changes:
             then()
             return
+        copies = {offset: self.records[offset].copy for offset in changes}
         self._advance()
-        copies = {
-            offset: record.copy for offset in changes if (record := self.records.get(offset)) is not None
-        }
-        copies |= {offset: self.log.read(offset, offset + 1)[0] for offset in changes if offset not in copies}
 
         def written(counts: bool) -> None:
             for offset, (state, _) in changes.items() if counts else ():
-                if state == GONE:
+                if state == GONE and copies[offset] > ABORT:
                     self.group.pairs.dead_letter(copies[offset], ARCHIVED)
                 if state != AVAILABLE:
                     self.group.finished(self.partition, offset)

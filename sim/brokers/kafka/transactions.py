@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from sim.brokers.kafka.coordinator import CoordinatorLink
 from sim.brokers.kafka.log import ABORT, COMMIT, FENCED, OK, Batch
 from sim.brokers.kafka.offsets import Committed
-from sim.brokers.kafka.replication import NO_COPY, Partition
+from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Leadership, Partition
 
 if TYPE_CHECKING:
+    from sim.brokers.kafka.broker import Broker
     from sim.brokers.kafka.cluster import Cluster
     from sim.brokers.kafka.group import Group
     from sim.brokers.kafka.producer import Producer
@@ -39,7 +40,8 @@ class Transaction:
     timeout: float = 60.0
     began: float | None = None  # None while no transaction is open
     outcome: int = 0  # COMMIT or ABORT, once it is decided and until all markers are written
-    partitions: dict[Partition, None] = field(default_factory=dict)
+    # As which leadership each partition has its marker.
+    partitions: dict[Partition, Leadership | None] = field(default_factory=dict)
     offsets: dict[Group, Committed] = field(default_factory=dict)
     then: list[Callable[[], Any]] = field(default_factory=list)
 
@@ -51,6 +53,9 @@ class TransactionCoordinator:
         self.cluster, self.world, self.topic = cluster, cluster.world, cluster.transactions
         self._of: dict[str, Transaction] = {}
         self._is_scanning = False
+        self._number = 0
+        self._unwritten: dict[int, Callable[[], Any]] = {}  # what goes on when the log has it
+        self.topic.on_led = self._led
 
     def init(self, name: str, timeout: float, answer: Answer) -> None:
         """InitProducerId: a new session; one that is older is fenced, and its transaction aborted (K-47)."""
@@ -117,6 +122,8 @@ class TransactionCoordinator:
         elif transaction.began is None or transaction.outcome:
             answer(OK)  # there was nothing to decide, or it is decided already
         else:
+            if outcome == ABORT:
+                transaction.epoch += 1  # what is on its way yet will be refused (KIP-890)
             self._decide(transaction, outcome, lambda: answer(OK))
 
     def _begin(self, transaction: Transaction) -> None:
@@ -142,14 +149,24 @@ class TransactionCoordinator:
 
     def _write(self, then: Callable[[], Any]) -> None:
         """Write the state to the log, and go on when it is committed there."""
+        self._number += 1
+        self._unwritten[self._number] = then
+        self._append(self._number)
 
+    def _append(self, number: int) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
-            if error == OK:
-                then()
-            else:
-                self.topic.call_later(RETRY, self._write, then)
+            if error != OK:
+                self.topic.call_later(RETRY, self._append, number)
+            elif number in self._unwritten:
+                self._unwritten.pop(number)()
 
-        self.topic.write(0, told)
+        if number in self._unwritten:
+            self.topic.write(0, told)
+
+    def _led(self, _broker: Broker) -> None:
+        """A new coordinator writes what the one before had no answer for."""
+        for number in list(self._unwritten):
+            self._append(number)
 
     def _decide(
         self, transaction: Transaction, outcome: int, decided: Callable[[], Any] = lambda: None
@@ -170,17 +187,18 @@ class TransactionCoordinator:
         self._write(prepared)
 
     def _commit_offsets(self, transaction: Transaction, group: Group) -> None:
-        """The marker in `__consumer_offsets`: the offsets count from now on."""
+        """The marker in `__consumer_offsets`: the offsets count from now on. Again and again until it is written."""
+        offsets = transaction.offsets.get(group)
+        if offsets is None or transaction.outcome != COMMIT:
+            return
 
         def told(error: str) -> None:
-            if error != OK:
-                self.topic.call_later(RETRY, self._commit_offsets, transaction, group)
-                return
-            transaction.offsets.pop(group, None)
-            self._complete_if_marked(transaction)
+            if error == OK and transaction.offsets.get(group) is offsets:
+                del transaction.offsets[group]
+                self._complete_if_marked(transaction)
 
-        if group in transaction.offsets:
-            group.offsets.commit(group.name, transaction.offsets[group], told)
+        self.topic.call_later(10 * RETRY, self._commit_offsets, transaction, group)
+        group.offsets.commit(group.name, offsets, told)
 
     def holds(self, group: Group, partitions: list[Partition]) -> bool:
         """Whether a transaction that is not over has offsets of these partitions in it."""
@@ -202,17 +220,27 @@ class TransactionCoordinator:
             link.there.send(self._write_marker, NO_COPY, transaction, partition)
 
     def _write_marker(self, _copy: int, transaction: Transaction, partition: Partition) -> None:
-        """At the leader."""
+        """At the leader. An abort is marked also where nothing is: what comes late will be refused (KIP-890)."""
         leader = partition.leader
-        if leader is None or partition not in transaction.partitions:
+        leadership = None if leader is None else leader.leads.get(partition)
+        if leader is None or leadership is None or not transaction.outcome:
             return
+        if transaction.partitions.get(partition, leadership) is leadership:
+            return  # it is in the log already, and not committed yet
 
         def written(error: str, _offset: int, _at: float) -> None:
-            if error == OK and partition in transaction.partitions:
+            if transaction.partitions.get(partition) is not leadership:
+                return
+            if error == OK:
                 del transaction.partitions[partition]
                 self._complete_if_marked(transaction)
+            else:
+                transaction.partitions[partition] = None
 
-        if transaction.producer_id in leader.logs[partition].ongoing:
+        log, producer = leadership.log, transaction.producer_id
+        is_marked = transaction.outcome == COMMIT or log.knows(producer, transaction.epoch)
+        transaction.partitions[partition] = leadership
+        if producer in log.ongoing or not is_marked:
             marker = Batch(
                 [transaction.outcome],
                 MARKER_BYTES,
@@ -221,8 +249,10 @@ class TransactionCoordinator:
                 control=transaction.outcome,
             )
             leader.produce(partition, marker, "all", written)
-        elif partition in leader.leads:
+        elif leadership.high_watermark >= leadership.start:
             written(OK, -1, self.world.now)
+        else:
+            written(NOT_LEADER, -1, self.world.now)  # a leader before this one wrote it: not yet committed
 
     def _complete_if_marked(self, transaction: Transaction) -> None:
         if transaction.outcome and not (transaction.partitions or transaction.offsets):
@@ -252,7 +282,9 @@ class TransactionManager:
     def _start_empty(self) -> None:
         self.is_ready = False  # a session is open, and no transaction is about to end
         self._is_failed = False
+        self._is_beginning = True  # a session is being opened
         self._ends: Callable[[], Any] | None = None  # what ends this one, once all is written
+        self._then: Callable[[str], Any] | None = None  # who waits for that end
         self._number = 0
         self._is_open = False
         self._added: dict[Partition, bool] = {}  # partitions of this transaction: whether that was confirmed
@@ -261,6 +293,7 @@ class TransactionManager:
         self._waits: Callable[[], Any] | None = None  # and so does commit()
 
     def _init(self, epoch: int) -> None:
+        self._is_beginning = True
         if epoch == self.host.epoch and self.host.is_up:
             self.link.ask(self.coordinator.init, self.name, self.timeout, then=self._initialised)
 
@@ -272,6 +305,7 @@ class TransactionManager:
     def _next(self) -> None:
         """Another transaction may begin."""
         self.is_ready, self._is_open, self._is_failed = True, False, False
+        self._is_beginning = False
         self._number += 1
         self._added.clear()
         self._copies = []
@@ -341,20 +375,20 @@ class TransactionManager:
         if not self.is_ready:
             self._waits = lambda: self.commit(offsets, then)
             return
-        self.is_ready = False
+        self.is_ready, self._then = False, then
         if offsets is None:
-            self._ends = lambda: self._end(COMMIT, then)
+            self._ends = lambda: self._end(COMMIT)
         else:
-            self._ends = lambda: self._send_offsets(offsets, then)
+            self._ends = lambda: self._send_offsets(offsets)
         self.producer.flush()
         self.end_if_flushed()
 
     def abort(self, then: Callable[[str], Any]) -> None:
         """abortTransaction()."""
-        self.is_ready = False
+        self.is_ready, self._then = False, then
         self._is_failed = True
         self.producer.clear()
-        self._end(ABORT, then)
+        self._end(ABORT)
 
     def end_if_flushed(self) -> None:
         """End the transaction if somebody wants that, and nothing is unanswered."""
@@ -362,17 +396,16 @@ class TransactionManager:
             ends, self._ends = self._ends, None
             ends()
 
-    def _send_offsets(self, offsets: tuple[Group, int, Any, Committed], then: Callable[[str], Any]) -> None:
+    def _send_offsets(self, offsets: tuple[Group, int, Any, Committed]) -> None:
         group, generation, member, positions = offsets
 
         def told(error: str) -> None:
             if error == FENCED:
                 self.fenced()
-                then(error)
             elif error != OK:
-                self._end(ABORT, lambda _: then(error))
+                self._end(ABORT, error)
             else:
-                self._end(COMMIT, then)
+                self._end(COMMIT)
 
         self.link.ask(
             self.coordinator.add_offsets,
@@ -385,21 +418,23 @@ class TransactionManager:
             then=told,
         )
 
-    def _end(self, outcome: int, then: Callable[[str], Any]) -> None:
+    def _end(self, outcome: int, because: str = "ABORTED") -> None:
+        """EndTxn; who waits for it hears of the commit, or why there is none."""
         if self._is_failed:
             outcome = ABORT
 
         def told(error: str) -> None:
             if error == FENCED:
                 self.fenced()
-                then(error)
                 return
+            then, self._then = self._then, None
             self._settle(outcome)
-            if self._is_failed:
+            if outcome == ABORT:
                 self._init(self.host.epoch)  # a new epoch: sequences begin anew (KIP-360)
             else:
                 self._next()
-            then(OK if outcome == COMMIT else "ABORTED")
+            if then is not None:
+                then(OK if outcome == COMMIT else because)
 
         self.link.ask(self.coordinator.end, self.name, self.producer.epoch, outcome, then=told)
 
@@ -416,9 +451,10 @@ class TransactionManager:
 
     def fenced(self) -> None:
         """ProducerFenced: a newer session has taken the id over; this one can only begin anew."""
-        if not self.is_ready and self._ends is None and not self._is_open:
+        if self._is_beginning:
             return
         self.is_ready, self._ends = False, None
+        then, self._then = self._then, None
         self.producer.clear()
         for copy in self._copies:
             self.producer.refuse(copy)
@@ -426,6 +462,8 @@ class TransactionManager:
         self._is_open = False
         self.link.forget()
         self._init(self.host.epoch)
+        if then is not None:
+            then(FENCED)
 
     # -- failure -----------------------------------------------------------------------------------------------
 

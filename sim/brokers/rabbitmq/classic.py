@@ -216,8 +216,7 @@ class ClassicQueue(MessageQueue):
         if copy in self._unwritten:
             self._unwritten[again] = self._unwritten.pop(copy)
         else:
-            self.journal.remove(copy)
-            self.journal.add(again)
+            self.journal.rename(copy, again)
 
     def rejected(self, consumer: ConsumerChannel, copy: int) -> None:
         """R-32: no more deliveries of it from here."""

@@ -266,7 +266,7 @@ def habits(draw: Any) -> World:
 # -- properties ------------------------------------------------------------------------------------------------------
 
 
-@examples(120)
+@examples(80)
 @given(worlds(), seeds)
 def test_the_books_balance_and_every_anomaly_has_a_cause(world: World, seed: int) -> None:
     outcome = run(world, seed)[1]

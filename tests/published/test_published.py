@@ -15,6 +15,8 @@ from sim.scenario import index as scenario_index
 from sim.scenario.published import Published, PublishedLine, Tolerance
 from sim.verify import published
 from sim.verify.published import Deviation, Judged, Report, cases, deviations, judge
+from tests.published.test_kafka_cases import CASES as KAFKA
+from tests.published.test_rabbitmq_cases import QUICK as RABBITMQ
 
 # -- judging, without a simulation ---------------------------------------------------------------------------------
 
@@ -211,10 +213,11 @@ def test_no_line_of_a_case_is_there_twice() -> None:
     assert len(set(lines)) == len(lines)
 
 
-@pytest.mark.slow
 def test_every_shipped_line_agrees_or_is_explained() -> None:
-    report = published.verify(jobs=1)
-    assert len(report.cases) == len(SHIPPED)
+    """Here those of cases that have no test of their own."""
+    rest = [s.published.case for s in SHIPPED if s.published and s.published.case not in (*KAFKA, *RABBITMQ)]
+    report = published.verify(rest, jobs=1)
+    assert len(report.cases) == len(rest) > 0
     missed = [
         f"{one.case} {one.figure}: {one.published} {one.unit}, predicted {one.predicted} {one.note}"
         for one in report.lines

@@ -151,9 +151,9 @@ def test_a_transaction_whose_marker_is_cut_off_is_open_again(end: int) -> None:
     log.truncate(end)
     fresh = [HOLE if 4 <= i < 7 and i != 5 and end == 8 else copy for i, copy in enumerate(log.records)]
     assert log.without_aborted(0, log.read(0, end)) == fresh
-    is_open = 4 < end < 8
-    assert log.ongoing.get(7) == (4 if is_open else log.ongoing.get(7))
-    assert not is_open or log.last_stable(end) == 4
+    first = 0 if 0 < end < 4 else 4 if 4 < end < 8 else None  # markers are at 3 and at 7
+    assert log.ongoing == ({} if first is None else {7: first})
+    assert log.last_stable(end) == (end if first is None else first)
 
 
 @settings(max_examples=200, deadline=None)
@@ -172,7 +172,7 @@ def test_a_follower_that_fetches_piece_by_piece_knows_what_the_leader_knows(
     if follower.end < leader.end:
         follower.extend(leader.copy_of(follower.end, leader.end))
     assert follower.records == leader.records and follower.bytes == leader.bytes
-    assert follower.aborted == leader.aborted and follower.ongoing == leader.ongoing
+    assert follower.ends == leader.ends and follower.ongoing == leader.ongoing
     assert follower.without_aborted(0, follower.read(0, follower.end)) == leader.without_aborted(
         0, leader.read(0, leader.end)
     )
@@ -188,6 +188,25 @@ def test_a_piece_that_ends_early_does_not_know_later_batches() -> None:
     assert leader.end_within(0, 25) == 2 and leader.end_within(0, 5) == 1 and leader.end_within(1, 100) == 4
     follower.extend(leader.copy_of(0, 2))
     assert follower.check(batch(2, sequence=2), 0.0) == (OK, None)
+
+
+@pytest.mark.parametrize("end", range(1, 9))
+def test_a_piece_that_ends_early_leaves_open_what_ends_later(end: int) -> None:
+    leader, follower = Log(), Log()
+    transaction(leader, 0, COMMIT)
+    transaction(leader, 10, ABORT)
+    follower.extend(leader.copy_of(0, end))
+    leader.truncate(end)
+    assert (follower.ongoing, follower.ends) == (leader.ongoing, leader.ends)
+
+
+def test_what_retention_deletes_takes_the_ends_of_transactions_with_it() -> None:
+    log = Log()
+    transaction(log, 0, ABORT)
+    transaction(log, 10, ABORT)
+    log.drop_before(5)
+    assert [end.marker for end in log.ends] == [7]
+    assert log.without_aborted(5, log.read(5, 8)) == [11, HOLE, ABORT]
 
 
 # -- segments, retention, compaction -------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ class FetchSession:
         if offset >= end:
             return None
         records = log.read(offset, end, limit)
-        if self._is_committed_only and log.has_transactions:
+        if self._is_committed_only and log.has_aborts:
             records = log.without_aborted(offset, records)
         last = offset + len(records) - 1
         epoch, since = log.epochs[-1]

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 OK = "NONE"
 OUT_OF_ORDER = "OUT_OF_ORDER_SEQUENCE_NUMBER"
@@ -59,6 +59,15 @@ class LogConfig:
     producer_id_expiration: float = math.inf
 
 
+class End(NamedTuple):
+    """How a transaction ended: the offset of its marker, its producer, and the offset of its first record."""
+
+    marker: int
+    producer: int
+    first: int
+    is_abort: bool
+
+
 class Log:
     """One replica's log of a partition.
 
@@ -81,13 +90,11 @@ class Log:
         self._room = 0.0  # bytes that fit into the active segment; as of `resume`, only the leader's is right
         self._rolls_at = -1.0
         self.producers: dict[int, ProducerState] = {}
-        self.has_transactions = False
-        self.ended: list[int] = []  # records of the transaction that ended last
         self.owners = array("q")  # producers of records in transactions; -1 for others, or the end is missing
-        self.aborted: dict[
-            int, list[tuple[int, int]]
-        ] = {}  # by producer: first offset, and that of the marker
         self.ongoing: dict[int, int] = {}  # producers with an open transaction: its first offset
+        self.ends: list[End] = []  # of transactions, in the order of their markers
+        self.has_aborts = False
+        self.ended: list[int] = []  # records of the transaction that ended last
 
     @property
     def end(self) -> int:
@@ -168,15 +175,18 @@ class Log:
             if batch.sequence >= 0:
                 state.add(batch.sequence, len(batch.copies), offset)
         if batch.is_transactional:
-            self.has_transactions = True
             self.owners.extend([-1] * (offset - self.start - len(self.owners)))
             self.owners.extend([batch.producer] * len(batch.copies))
             self.ongoing.setdefault(batch.producer, offset)
         if batch.control:
             first = self.ongoing.pop(batch.producer, None)
             self.ended = [] if first is None else self.written_by(batch.producer, first, offset)
-            if batch.control == ABORT and first is not None:
-                self.aborted.setdefault(batch.producer, []).append((first, offset))
+            if first is not None:
+                self._add_ends([End(offset, batch.producer, first, batch.control == ABORT)])
+
+    def _add_ends(self, ends: list[End]) -> None:
+        self.ends += ends
+        self.has_aborts = self.has_aborts or any(end.is_abort for end in ends)
 
     def written_back(self, end: int, is_ok: bool) -> None:
         """An fsync of what lies before `end` is over."""
@@ -255,13 +265,15 @@ class Log:
             if state.truncate(end) and not state.batches:
                 del self.producers[number]
         del self.owners[at:]
-        self.ongoing = {producer: first for producer, first in self.ongoing.items() if first < end}
-        for producer, spans in self.aborted.items():
-            for first, _ in [span for span in spans if span[1] >= end]:
-                if first < end:
-                    self.ongoing[producer] = first  # its marker was cut off
-            self.aborted[producer] = [span for span in spans if span[1] < end]
+        self.ongoing = self.ongoing_at(end)
+        self.ends = [entry for entry in self.ends if entry.marker < end]
         return gone
+
+    def ongoing_at(self, end: int) -> dict[int, int]:
+        """Producers whose transaction was open when the log ended there: the marker of some came later."""
+        found = {producer: first for producer, first in self.ongoing.items() if first < end}
+        later = [entry for entry in self.ends if entry.first < end <= entry.marker]
+        return found | {entry.producer: entry.first for entry in later}
 
     def wipe(self) -> list[int]:
         """The disk is lost; returns what was in the log."""
@@ -274,18 +286,19 @@ class Log:
         return min([high_watermark, *self.ongoing.values()])
 
     def is_aborted(self, offset: int) -> bool:
-        """Whether a record belongs to an aborted transaction."""
+        """Whether a record belongs to an aborted transaction: the next of its producer's that ends is its own."""
         at = offset - self.start
         producer = self.owners[at] if at < len(self.owners) else -1
-        spans = self.aborted.get(producer)
-        if not spans:
+        if producer < 0:
             return False
-        i = bisect_right(spans, offset, key=lambda span: span[0]) - 1
-        return i >= 0 and offset < spans[i][1]
+        for i in range(bisect_right(self.ends, offset, key=lambda end: end.marker), len(self.ends)):
+            if self.ends[i].producer == producer:
+                return self.ends[i].is_abort
+        return False
 
     def without_aborted(self, start: int, records: list[int]) -> list[int]:
         """The records from `start` on, with a hole in the place of each that belongs to an aborted transaction."""
-        if not self.aborted:
+        if not self.has_aborts:
             return records
         return [HOLE if self.is_aborted(start + i) else copy for i, copy in enumerate(records)]
 
@@ -339,9 +352,9 @@ class Log:
             self.times[at:stop],
             epochs,
             producers,
-            dict(self.ongoing),
+            self.ongoing_at(end) if end < self.end else dict(self.ongoing),
             self.owners[at:stop],
-            {p: [span for span in spans if span[1] >= start] for p, spans in self.aborted.items()},
+            [entry for entry in self.ends if start <= entry.marker < end],
             self.segments[bisect_left(self.segments, start) : bisect_left(self.segments, end)],
             self.start,
         )
@@ -358,12 +371,10 @@ class Log:
             if not self.epochs or self.epochs[-1][0] != epoch:
                 self.epochs.append((epoch, first))
         self.producers, self.ongoing = piece.producers, piece.ongoing
-        if piece.owners or piece.aborted:
-            self.has_transactions = True
+        if piece.owners:
             self.owners.extend([-1] * (piece.start - self.start - len(self.owners)))
             self.owners.extend(piece.owners)
-            for producer, spans in piece.aborted.items():
-                self.aborted.setdefault(producer, []).extend(spans)
+        self._add_ends(piece.ends)
 
     def restart_at(self, offset: int) -> None:
         """What is missing before an offset was deleted at the leader: begin there."""
@@ -372,7 +383,7 @@ class Log:
         self.segments = [offset]
         self.resume()
         self.epochs.clear()
-        self.producers, self.ongoing, self.aborted = {}, {}, {}
+        self.producers, self.ongoing, self.ends = {}, {}, []
 
     def drop_before(self, offset: int) -> list[int]:
         """Retention: delete everything before an offset (K-41); returns those records."""
@@ -382,6 +393,7 @@ class Log:
         self.start += count
         self.flushed = max(self.flushed, self.start)
         self.cleaned = max(self.cleaned, self.start)
+        self.ends = [entry for entry in self.ends if entry.marker >= self.start]
         self.segments = [self.start, *self.segments[bisect_right(self.segments, self.start) :]]
         if len(self.segments) == 1:
             self.resume()
@@ -400,7 +412,7 @@ class Piece:
     producers: dict[int, ProducerState]
     ongoing: dict[int, int]
     owners: array[int]
-    aborted: dict[int, list[tuple[int, int]]]
+    ends: list[End]
     segments: list[int]
     log_start: int
 

@@ -413,7 +413,7 @@ class Fetcher:
                 parcels.append((partition, end, told, mark))
             elif end < log.end:
                 first, stop = max(end, log.start), log.end
-                if leader.counts_bytes and not log.has_transactions:
+                if leader.counts_bytes:
                     stop = log.end_within(first, FETCH_MAX_BYTES)
                 piece = log.copy_of(first, stop)
                 if leader.counts_bytes:

@@ -348,6 +348,6 @@ def test_internal_topics_stay_short() -> None:
     assert logs[0].end > 5000 and all(len(log.records) < 4000 for log in logs)
     assert len(offsets._records) <= len(logs[0].records)
     # and a new coordinator knows what was committed
-    before = offsets.of("billing", driven.partition)
-    offsets._read(driven.cluster.brokers[1])
-    assert offsets.of("billing", driven.partition) == before == 6000
+    before = offsets.agreed("billing", driven.partition)
+    offsets.read(driven.cluster.brokers[1])
+    assert offsets.agreed("billing", driven.partition) == before == 6000

@@ -137,13 +137,9 @@ class ClassicGroup(Group):
         self.coordinator.call_later(self.settings.max_poll_interval, self._time_is_up, self._rebalance)
         self._complete_if_all()
 
-    def tell_again(self, member: Member) -> None:
+    def tell_news(self, member: Member) -> None:
         """A rebalance is going on."""
         if self.state is State.PREPARING and member not in self._joining:
-            self.coordinator.call_later(self.next_heartbeat(member), self._tell_to_rejoin, member)
-
-    def _tell_to_rejoin(self, member: Member) -> None:
-        if self.state is State.PREPARING and member in self.members and member not in self._joining:
             member.client.coordinator.tell(member.client.membership.told, member, REBALANCE_IN_PROGRESS)
 
     def _time_is_up(self, number: int) -> None:

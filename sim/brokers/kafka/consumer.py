@@ -21,7 +21,6 @@ from sim.brokers.kafka.causes import (
 )
 from sim.brokers.kafka.cluster import Sessions
 from sim.brokers.kafka.coordinator import CoordinatorLink
-from sim.brokers.kafka.fetching import NOT_LEADER
 from sim.brokers.kafka.group import (
     ILLEGAL_GENERATION,
     REBALANCE_IN_PROGRESS,
@@ -34,7 +33,7 @@ from sim.brokers.kafka.log import OK as NO_ERROR
 from sim.brokers.kafka.membership import ClassicMembership, ConsumerMembership, Membership
 from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Positions
-from sim.brokers.kafka.replication import Partition
+from sim.brokers.kafka.replication import NOT_LEADER, Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.brokers.kafka.subscription import Record, Subscription
 from sim.brokers.kafka.transactions import TransactionManager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.replication import NO_COPY
 from sim.connection import Connection
 from sim.host import Host
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from sim.brokers.kafka.broker import Broker
     from sim.brokers.kafka.cluster import InternalTopic
 
-RETRY_BACKOFF = 0.1  # seconds (retry.backoff.ms)
-
 Handler = Callable[..., Any]
 
 
@@ -29,13 +27,12 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(slots=True)
 class Request:
-    """A request without an answer; `broker` has it since `sent_at` (s), None while nobody does."""
+    """A request without an answer; `broker` has it, None while nobody does."""
 
     handler: Handler
     args: tuple[Any, ...]
     then: Handler
     broker: Broker | None = None
-    sent_at: float = 0.0
 
 
 class CoordinatorLink:
@@ -60,14 +57,12 @@ class CoordinatorLink:
         self._connected, self._silent = connected, silent
         self._number = 0
         self._asked: dict[int, Request] = {}
-        self._is_check_due = False
         self._open: dict[Broker, bool] = {}  # as far as the client knows
         self._start_timeouts()
         self._links = {broker: self._link(broker) for broker in topic.partition.replicas}
 
     def _start_timeouts(self) -> None:
-        """request.timeout.ms; a member of a group has the silence of its session to go by."""
-        limit = self._settings.request_timeout if self._session is None else math.inf
+        limit = self._settings.request_timeout
         self._timeouts: Timeouts[int] = Timeouts(self.host, limit, self._timed_out)
 
     def _link(self, broker: Broker) -> Connection:
@@ -138,25 +133,9 @@ class CoordinatorLink:
         if broker is None or not self._open.get(broker):
             self.host.call_later(RETRY_BACKOFF, self._send, number)
             return
-        request.broker, request.sent_at = broker, self.world.now
+        request.broker = broker
         self._timeouts.add(number)
         self._links[broker].there.send(self._arrives, NO_COPY, broker, number, request.handler, request.args)
-        if not self._is_check_due:
-            self._is_check_due = True
-            self.world.in_background(self._settings.request_timeout, self._check)
-
-    def _check(self) -> None:
-        """Requests that nobody has answered, at a broker that does not coordinate any more."""
-        self._is_check_due = False
-        timeout, leader = self._settings.request_timeout, self.topic.partition.leader
-        for number, request in self._asked.items():
-            is_late = self.world.now >= request.sent_at + timeout
-            if is_late and request.broker is not None and request.broker is not leader:
-                request.broker = None
-                self.host.call_later(0.0, self._send, number)
-        if self._asked:
-            self._is_check_due = True
-            self.world.in_background(timeout, self._check)
 
     def _arrives(
         self, _copy: int, broker: Broker, number: int, handler: Handler, args: tuple[Any, ...]
@@ -179,9 +158,15 @@ class CoordinatorLink:
             request.then(*values)
 
     def _timed_out(self, number: int) -> None:
-        request = self._asked.get(number)
-        if request is not None and request.broker is not None:
-            self._links[request.broker].broken(self.host)
+        """request.timeout.ms without an answer. Some take longer, and whether the coordinator is there a member of a
+        group hears by its heartbeats."""
+        broker = self._asked[number].broker
+        if broker is None or broker is not self.topic.partition.leader:
+            self._send_later(number)
+        elif self._session is None:
+            self._links[broker].broken(self.host)
+        else:
+            self._timeouts.add(number)
 
     def _refused(self, _copy: int, number: int) -> None:
         """NOT_COORDINATOR."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.log import ABORT, Log
-from sim.brokers.kafka.replication import NO_COPY, Leadership, Partition
+from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Leadership, Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.connection import Connection
 from sim.network import Hop
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 OUT_OF_RANGE = "OFFSET_OUT_OF_RANGE"
 DIVERGED = "OFFSET_DIVERGED"  # KIP-320: the log was truncated below what was read
-NOT_LEADER = "NOT_LEADER_OR_FOLLOWER"
 LISTED = "ListOffsets"  # not an error: where auto.offset.reset begins
 
 RESET = -1  # in the place of an offset: ask where to begin
@@ -306,6 +305,3 @@ class FetchSession:
         consumer.look_at_buffer()
         if not self._is_under_way:
             self.fetch()
-
-
-__all__: list[Any] = ["DIVERGED", "LISTED", "NOT_LEADER", "OUT_OF_RANGE", "RESET", "FetchSession", "Fetched"]

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.brokers.kafka.causes import NO_OFFSET, NOT_COMMITTED
-from sim.brokers.kafka.coordinator import RETRY_BACKOFF, CoordinatorLink
+from sim.brokers.kafka.coordinator import CoordinatorLink
 from sim.brokers.kafka.log import ABORT
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Committed, Positions
 from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import ConsumerClient
@@ -73,6 +74,7 @@ class Group:
         self.clients: list[Any] = []
         self.members: dict[Member, None] = {}
         self._silent: dict[Member, int] = {}
+        self._has_news: dict[Member, None] = {}
         self._number = self._empty = 0
         # For the books: offsets below these were sent to, or arrived at, some member; and why any are read again.
         self.sent_to: Positions = {}
@@ -93,8 +95,8 @@ class Group:
         """A member leaves at once: close(), or max.poll.interval.ms is over (K-33, K-35)."""
         raise NotImplementedError
 
-    def tell_again(self, member: Member) -> None:
-        """What a member has to know, with its next heartbeat."""
+    def tell_news(self, member: Member) -> None:
+        """A heartbeat of a member has come: tell it what it has to know."""
         raise NotImplementedError
 
     def refusal(self, member: Member, epoch: int) -> str | None:
@@ -159,6 +161,21 @@ class Group:
                 self.expect(member, self.world.now)
             self.tell_again(member)
 
+    def tell_again(self, member: Member) -> None:
+        """There is something that a member has to know: it learns it with its next heartbeat that comes."""
+        if member not in self._has_news:
+            self._has_news[member] = None
+            self.coordinator.call_later(self.next_heartbeat(member), self._beaten, member)
+
+    def _beaten(self, member: Member) -> None:
+        del self._has_news[member]
+        if member not in self.members:
+            return
+        if self.is_beating(member):
+            self.tell_news(member)
+        else:
+            self.tell_again(member)
+
     def is_beating(self, member: Member) -> bool:
         """Whether heartbeats come from a member: from the process that it is, and over a way that is open."""
         return member.client.membership.member is member and member.client.coordinator.is_audible()
@@ -187,7 +204,7 @@ class Group:
 
     def committed(self, partition: Partition) -> int | None:
         """For the books: the committed offset; None if there is none."""
-        return self.offsets.of(self.name, partition)
+        return self.offsets.agreed(self.name, partition)
 
     # -- the books ---------------------------------------------------------------------------------------------
 

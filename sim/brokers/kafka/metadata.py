@@ -12,7 +12,7 @@ from sim.host import Host
 if TYPE_CHECKING:
     from sim.brokers.kafka.broker import Broker
 
-RETRY_BACKOFF = 0.1  # seconds between two questions (retry.backoff.ms)
+RETRY_BACKOFF = 0.1  # seconds until something is asked, or tried, again (retry.backoff.ms)
 
 
 class Metadata:

@@ -26,7 +26,6 @@ class ConsumerGroup(Group):
         self.epoch = 0
         self.target: dict[Member, list[Partition]] = {}
         self.owner: dict[Partition, Member] = {}
-        self._has_news: dict[Member, None] = {}
 
     def assigned_to(self, member: Member) -> list[Partition]:
         """What it was given and has not given up."""
@@ -73,20 +72,8 @@ class ConsumerGroup(Group):
             if any(p in target for p in partitions):
                 self.tell_again(member)
 
-    def tell_again(self, member: Member) -> None:
-        """Its epoch and share, with its next heartbeat."""
-        if member not in self._has_news:
-            self._has_news[member] = None
-            self.coordinator.call_later(self.next_heartbeat(member), self._tell, member)
-
-    def _tell(self, member: Member) -> None:
-        """A heartbeat of a member comes that has nothing to say."""
-        self._has_news.pop(member, None)
-        if member not in self.members:
-            return
-        if not self.is_beating(member):
-            self.tell_again(member)  # it does not come
-            return
+    def tell_news(self, member: Member) -> None:
+        """Its epoch and share."""
         client = member.client
         client.coordinator.tell(client.membership.told, member, *self._reconcile(member))
 

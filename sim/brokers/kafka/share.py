@@ -18,16 +18,16 @@ from sim.brokers.kafka.causes import ARCHIVED, LOCK_EXPIRED, NEVER_SEEN, SHARE_S
 from sim.brokers.kafka.cluster import Cluster, InternalTopic
 from sim.brokers.kafka.group import Answer, Group, Member
 from sim.brokers.kafka.log import ABORT, OK
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.replication import Leadership, Partition
 from sim.brokers.kafka.settings import ConsumerClient
+from sim.brokers.kafka.state import TopicState
 from sim.kernel import Timeouts
 from sim.ledger import Pairs
 
 if TYPE_CHECKING:
     from sim.brokers.kafka.broker import Broker
     from sim.brokers.kafka.topic import Topic
-
-RETRY = 0.1  # seconds until a write that failed is tried again
 
 ACCEPT, RELEASE, REJECT = "ACCEPT", "RELEASE", "REJECT"
 AVAILABLE, ACQUIRED, DONE, GONE = "Available", "Acquired", "Acknowledged", "Archived"
@@ -75,69 +75,42 @@ class Snapshot:
         return True
 
 
-class ShareState:
+class ShareState(TopicState[Key, Snapshot, Written]):
     """The share coordinator: `__share_group_state`, and what it says."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.topic = InternalTopic(
-            cluster, "__share_group_state", cluster.settings.offsets_replication_factor
-        )
-        self.of: dict[Key, Snapshot] = {}
-        self._records: dict[int, Written] = {}  # what the numbers in the logs stand for
-        self._number = 0
-        self._base: dict[Key, Snapshot] = {}  # what those before them come to
-        self.topic.on_led = self._read
-        self.topic.on_compacted = self._compacted
 
     @classmethod
     def on(cls, cluster: Cluster) -> ShareState:
         """That of a cluster, made when the first share group is."""
         key = f"kafka share groups {cluster.name}"
         if key not in cluster.sim.shared:
-            cluster.sim.shared[key] = cls(cluster)
+            replicas = cluster.settings.offsets_replication_factor
+            cluster.sim.shared[key] = cls(InternalTopic(cluster, "__share_group_state", replicas))
         found: ShareState = cluster.sim.shared[key]
         return found
 
+    def apply(self, of: dict[Key, Snapshot], record: Written) -> bool:
+        """One of a leader that was replaced does not count."""
+        return of.setdefault(record.key, Snapshot()).apply(record)
+
+    def copied(self, value: Snapshot) -> Snapshot:
+        """The same, to go on with."""
+        return value.copy()
+
     def write(self, record: Written, then: Callable[[bool], Any]) -> None:
         """It counts, if at all, when the record is committed; until that works it is tried again."""
-        self._number += 1
-        self._records[self._number] = record
-        self._append(self._number, record, then)
+        self._append(self.next_number(), record, then)
 
     def _append(self, number: int, record: Written, then: Callable[[bool], Any]) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error == OK:
-                then(_apply(self.of, record))
+                then(self.apply(self.of, record))
             else:
-                self.topic.call_later(RETRY, self._append, number, record, then)
+                self.topic.call_later(RETRY_BACKOFF, self._append, number, record, then)
 
         if self.topic.coordinator is None:
-            self.topic.call_later(RETRY, self._append, number, record, then)
+            self.topic.call_later(RETRY_BACKOFF, self._append, number, record, then)
         else:
-            self._records[number] = record
-            self.topic.write(number, told)
-
-    def _compacted(self, numbers: list[int]) -> None:
-        """The log begins later: remember what these records came to, and only those that some log has yet."""
-        for number in numbers:
-            _apply(self._base, self._records[number])
-        logs = [broker.logs[self.topic.partition] for broker in self.topic.partition.replicas]
-        gone = dict.fromkeys(numbers)
-        left = dict.fromkeys(n for log in logs for n in log.records if n not in gone)
-        self._records = {n: self._records[n] for n in left}
-
-    def _read(self, broker: Broker) -> None:
-        """A new coordinator: what its log has is what was written."""
-        log = broker.logs[self.topic.partition]
-        if log.start == 0:
-            self._base = {}  # nothing was compacted away, or the disk was lost with it
-        self.of = {key: snapshot.copy() for key, snapshot in self._base.items()}
-        for number in log.records:
-            _apply(self.of, self._records[number])
-
-
-def _apply(of: dict[Key, Snapshot], record: Written) -> bool:
-    return of.setdefault(record.key, Snapshot()).apply(record)
+            self.topic.write(self.note(number, record), told)
 
 
 class ShareGroup(Group):
@@ -148,7 +121,6 @@ class ShareGroup(Group):
         self.state = ShareState.on(topic.cluster)
         self.partitions: dict[Partition, SharePartition] = {}  # as their leaders know them
         self.assignment: dict[Member, list[Partition]] = {}
-        self._has_news: dict[Member, None] = {}
         # For the books: the last copy of a record that members got; those that are out; why they come again.
         self.handed: dict[tuple[Partition, int], int] = {}
         self.out: dict[tuple[Partition, int], None] = {}
@@ -185,19 +157,8 @@ class ShareGroup(Group):
         for member in self.members:
             self.tell_again(member)
 
-    def tell_again(self, member: Member) -> None:
-        """What to fetch from, with its next heartbeat."""
-        if member not in self._has_news:
-            self._has_news[member] = None
-            self.coordinator.call_later(self.next_heartbeat(member), self._tell, member)
-
-    def _tell(self, member: Member) -> None:
-        self._has_news.pop(member, None)
-        if member not in self.members:
-            return
-        if not self.is_beating(member):
-            self.tell_again(member)  # it does not come
-            return
+    def tell_news(self, member: Member) -> None:
+        """What to fetch from."""
         client = member.client
         client.coordinator.tell(client.told, member, self.assignment[member])
 

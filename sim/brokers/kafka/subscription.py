@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.causes import NEVER_SEEN, RESET_EARLIEST
 from sim.brokers.kafka.coordinator import CoordinatorLink
-from sim.brokers.kafka.fetching import DIVERGED, LISTED, NOT_LEADER, RESET, Fetched, FetchSession
+from sim.brokers.kafka.fetching import DIVERGED, LISTED, RESET, Fetched, FetchSession
 from sim.brokers.kafka.log import ABORT
 from sim.brokers.kafka.metadata import RETRY_BACKOFF, Metadata
 from sim.brokers.kafka.offsets import Positions
-from sim.brokers.kafka.replication import Partition
+from sim.brokers.kafka.replication import NOT_LEADER, Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.host import Host
 

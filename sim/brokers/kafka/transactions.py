@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.coordinator import CoordinatorLink
 from sim.brokers.kafka.log import ABORT, COMMIT, FENCED, OK, Batch
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Committed
 from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER, Leadership, Partition
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SCAN = 10.0  # seconds between looks for transactions that have run out of time
 MARKER_BYTES = 78
-RETRY = 0.1  # seconds
 
 Answer = Callable[..., Any]
 
@@ -156,7 +156,7 @@ class TransactionCoordinator:
     def _append(self, number: int) -> None:
         def told(error: str, _offset: int, _at: float) -> None:
             if error != OK:
-                self.topic.call_later(RETRY, self._append, number)
+                self.topic.call_later(RETRY_BACKOFF, self._append, number)
             elif number in self._unwritten:
                 self._unwritten.pop(number)()
 
@@ -197,7 +197,7 @@ class TransactionCoordinator:
                 del transaction.offsets[group]
                 self._complete_if_marked(transaction)
 
-        self.topic.call_later(10 * RETRY, self._commit_offsets, transaction, group)
+        self.topic.call_later(10 * RETRY_BACKOFF, self._commit_offsets, transaction, group)
         group.offsets.commit(group.name, offsets, told)
 
     def holds(self, group: Group, partitions: list[Partition]) -> bool:
@@ -209,7 +209,7 @@ class TransactionCoordinator:
         if partition not in transaction.partitions or not transaction.outcome:
             return
         coordinator, leader = self.topic.coordinator, partition.leader
-        self.topic.call_later(10 * RETRY, self._mark, transaction, partition)
+        self.topic.call_later(10 * RETRY_BACKOFF, self._mark, transaction, partition)
         if coordinator is None or leader is None:
             return
         if coordinator is leader:

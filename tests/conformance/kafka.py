@@ -14,17 +14,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.ledger import OUTCOMES, Event, Messages, Pairs
 from sim.scenario import Scenario
-from sim.simulation import Simulation
+from tests.conformance import driven
 from tests.conformance.builders import Story
+from tests.conformance.driven import (
+    HOP,
+    STEP,
+    DrivenWorld,
+    Settings,
+    assembled,
+    at,
+    books,
+    deliveries,
+    outcomes,
+    stored,
+    told_after,
+)
 
-STEP = 0.1  # seconds between messages
-HOP = 0.001  # seconds on a link
+__all__ = ["HOP", "STEP", "at", "books", "deliveries", "outcomes", "stored", "told_after"]
+
 START = 5.0  # seconds until the first message's step begins
 RF3 = {"nodes": 3, "replication_factor": 3, "min_insync_replicas": 2}
-
-Settings = Mapping[str, Any]
 
 
 def scenario(
@@ -45,19 +55,7 @@ def scenario(
         "auto_offset_reset": "earliest",
         **(service or {}),
     }
-    data: dict[str, Any] = {
-        "channels": {"orders": {"system": "kafka", **(channel or {})}},
-        "producers": {name: {**shop, **own} for name, own in (producers or {"shop": {}}).items()},
-        "services": {name: {**billing, **own} for name, own in (services or {"billing": {}}).items()},
-        "network": {"delay": HOP},
-        "faults": [dict(fault) for fault in faults],
-        **top,
-    }
-    if "duration" in data:
-        data.pop("messages", None)
-    else:
-        data.setdefault("messages", 5)
-    return Scenario.from_dict(data)
+    return assembled("kafka", shop, billing, channel, faults, producers, services, top)
 
 
 def kafka(*args: Any, seed: int = 1, **settings: Any) -> Story:
@@ -65,63 +63,17 @@ def kafka(*args: Any, seed: int = 1, **settings: Any) -> Story:
     return Story(scenario(*args, **settings).points()[0].config, seed)
 
 
-def books(told: Story, channel: str = "orders") -> Messages:
-    """The books of a channel: when messages were created, what their producers were told, which copies there were."""
-    return told.run.ledger.channels[channel]
-
-
-def outcomes(told: Story) -> list[str]:
-    """What the producer was last told of each message: in_doubt, confirmed or failed."""
-    messages = books(told)
-    return [OUTCOMES[messages.outcome[i]] for i in range(len(messages))]
-
-
-def told_after(told: Story) -> list[float]:
-    """How long after each message's creation its producer was last told of it (s; NaN for never)."""
-    messages = books(told)
-    return [round(messages.told_at[i] - messages.created[i], 6) for i in range(len(messages))]
-
-
-def stored(told: Story, service: str = "billing") -> list[int]:
-    """Messages in the order in which their copies became readable for a group."""
-    return told.order("stored", service)
-
-
-def deliveries(told: Story, service: str = "billing") -> list[int]:
-    """How often each message was delivered to a service."""
-    pairs: Pairs = told.pairs(service)
-    return pairs.deliveries[: len(books(told))].tolist()
-
-
 def at_once(count: int, at: float = START) -> dict[str, Any]:
     """Settings of a producer: so many messages at one instant (s)."""
-    return {"arrivals": {"batches": {"arrivals": {"trace": [at]}, "size": count}}}
+    return driven.at_once(count, at)
 
 
-def at(*times: float) -> dict[str, Any]:
-    """Settings of a producer: messages at those times (s)."""
-    return {"arrivals": {"trace": list(times)}}
+class Driven(DrivenWorld):
+    """A world of Kafka that a test drives itself."""
 
-
-class Driven:
-    """A world that a test drives itself: to look inside, and to do what clients do not do of their own accord."""
+    scenario = staticmethod(scenario)
 
     def __init__(self, **settings: Any) -> None:
-        self.trace: list[Event] = []
-        self.sim = Simulation(scenario(**settings).points()[0].config, 1, 0, self.trace)
-        for function in self.sim._at_start:
-            function()
-        for source in self.sim.sources:
-            source.start()
-        self.sim._is_draining = True  # time does not stop with the last arrival
-        self.broker: Any = self.sim.part("orders")
+        super().__init__(**settings)
         self.cluster = self.broker.cluster
         self.partition = self.broker.partitions[0]
-
-    def run(self, until: float) -> None:
-        """Let time pass until then (s)."""
-        self.sim.world.run(until=until)
-
-    def sent(self, since: float) -> list[int]:
-        """Messages sent to consumers from then on (s), in order."""
-        return [event.message for event in self.trace if event.what == "sent" and event.time >= since]

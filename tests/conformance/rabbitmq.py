@@ -13,16 +13,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.ledger import OUTCOMES, Event, Messages, Pairs
 from sim.scenario import Scenario
-from sim.simulation import Simulation
 from tests.conformance.builders import Story
+from tests.conformance.driven import (
+    HOP,
+    STEP,
+    DrivenWorld,
+    Settings,
+    assembled,
+    at,
+    at_once,
+    books,
+    deliveries,
+    outcomes,
+    stored,
+    told_after,
+)
 
-STEP = 0.1  # seconds between messages
-HOP = 0.001  # seconds on a link
+__all__ = ["HOP", "STEP", "at", "at_once", "books", "deliveries", "outcomes", "stored", "told_after"]
+
 QUORUM = {"queue_type": "quorum", "nodes": 3}
-
-Settings = Mapping[str, Any]
 
 
 def scenario(
@@ -37,17 +47,7 @@ def scenario(
     """The scenario of such a world. Raises ScenarioError for settings that do not exist or do not fit."""
     shop = {"arrivals": {"deterministic": f"{1 / STEP}/s"}, "resend": {"timeout": None}, **(producer or {})}
     billing = {"service_time": "10 ms", **(service or {})}
-    data: dict[str, Any] = {
-        "channels": {"orders": {"system": "rabbitmq", **(channel or {})}},
-        "producers": {name: {**shop, **own} for name, own in (producers or {"shop": {}}).items()},
-        "services": {name: {**billing, **own} for name, own in (services or {"billing": {}}).items()},
-        "network": {"delay": HOP},
-        "faults": [dict(fault) for fault in faults],
-        **top,
-    }
-    if "duration" not in data:
-        data.setdefault("messages", 5)
-    return Scenario.from_dict(data)
+    return assembled("rabbitmq", shop, billing, channel, faults, producers, services, top)
 
 
 def rabbit(*args: Any, seed: int = 1, **settings: Any) -> Story:
@@ -55,62 +55,11 @@ def rabbit(*args: Any, seed: int = 1, **settings: Any) -> Story:
     return Story(scenario(*args, **settings).points()[0].config, seed)
 
 
-def books(told: Story, channel: str = "orders") -> Messages:
-    """The books of a channel: when messages were created, what their producers were told, which copies there were."""
-    return told.run.ledger.channels[channel]
+class Driven(DrivenWorld):
+    """A world of RabbitMQ that a test drives itself."""
 
-
-def outcomes(told: Story) -> list[str]:
-    """What the producer was last told of each message: in_doubt, confirmed or failed."""
-    messages = books(told)
-    return [OUTCOMES[messages.outcome[i]] for i in range(len(messages))]
-
-
-def told_after(told: Story) -> list[float]:
-    """How long after each message's creation its producer was last told of it (s; NaN for never)."""
-    messages = books(told)
-    return [round(messages.told_at[i] - messages.created[i], 6) for i in range(len(messages))]
-
-
-def stored(told: Story, service: str = "billing") -> list[int]:
-    """Messages in the order in which their copies became ready at a service's queue."""
-    return told.order("stored", service)
-
-
-def deliveries(told: Story, service: str = "billing") -> list[int]:
-    """How often each message was delivered to a service."""
-    pairs: Pairs = told.pairs(service)
-    return pairs.deliveries[: len(books(told))].tolist()
-
-
-def at_once(count: int, at: float = STEP) -> dict[str, Any]:
-    """Settings of a producer: so many messages at one instant (s)."""
-    return {"arrivals": {"batches": {"arrivals": {"trace": [at]}, "size": count}}}
-
-
-def at(*times: float) -> dict[str, Any]:
-    """Settings of a producer: messages at those times (s)."""
-    return {"arrivals": {"trace": list(times)}}
-
-
-class Driven:
-    """A world that a test drives itself: to look inside, and to do what clients do not do of their own accord."""
+    scenario = staticmethod(scenario)
 
     def __init__(self, **settings: Any) -> None:
-        self.trace: list[Event] = []
-        self.sim = Simulation(scenario(**settings).points()[0].config, 1, 0, self.trace)
-        for function in self.sim._at_start:
-            function()
-        for source in self.sim.sources:
-            source.start()
-        self.sim._is_draining = True  # time does not stop with the last arrival
-        self.broker: Any = self.sim.part("orders")
+        super().__init__(**settings)
         self.queue = self.broker.queues[0]
-
-    def run(self, until: float) -> None:
-        """Let time pass until then (s)."""
-        self.sim.world.run(until=until)
-
-    def sent(self, since: float) -> list[int]:
-        """Messages sent to consumers from then on (s), in order."""
-        return [event.message for event in self.trace if event.what == "sent" and event.time >= since]

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.ledger import known_causes
 from tests.conformance.builders import Story
-from tests.conformance.kafka import RF3, at, kafka
-from tests.conformance.test_rabbitmq_causes import (
+from tests.conformance.cases import (
     ALL,
     IDEMPOTENT,
     MENDED,
@@ -20,11 +18,15 @@ from tests.conformance.test_rabbitmq_causes import (
     Case,
     World,
     channel,
+    check_case,
+    check_complete,
+    check_cure,
     merged,
     producer,
     service,
     strikes,
 )
+from tests.conformance.kafka import RF3, at, kafka
 
 FIRST_THREE, LAST_THREE = ALL[:3], ALL[2:]
 
@@ -312,23 +314,13 @@ CASES = LOST + KEPT_ELSEWHERE + REORDERED + DUPLICATE
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_cause_strikes_those_pairs_and_without_its_mechanism_they_are_well(case: Case) -> None:
-    told = told_of(case)
-    assert told.anomalies.get((case.anomaly, case.cause)) == case.pairs, told.anomalies
-    assert told.causes[case.anomaly, case.cause] == len(case.pairs)
-    assert not told.outcome.inert
-    well = told_of(case, case.without)
-    assert all(well.is_well(pair) for pair in case.pairs), well.anomalies
+    check_case(case, told_of)
 
 
 @pytest.mark.parametrize(("case", "cure"), [(case, cure) for case in CASES for cure in case.cures], ids=str)
 def test_what_is_said_to_prevent_the_cause_does(case: Case, cure: World) -> None:
-    cured = told_of(case, cure)
-    if cure is IDEMPOTENT:
-        assert all(cured.pairs(service).effects[message] == 1 for service, message in case.pairs)
-    else:
-        assert all(cured.is_well(pair, case.anomaly) for pair in case.pairs), cured.anomalies
+    check_cure(case, cure, told_of)
 
 
 def test_no_cause_is_known_that_has_no_case() -> None:
-    listed = {(cause.anomaly, cause.name) for cause in known_causes() if cause.system == "kafka"}
-    assert {(case.anomaly, case.cause) for case in CASES} == listed
+    check_complete(CASES, "kafka")

@@ -7,51 +7,28 @@ victim where one is enough: sent at 0.3, routed, stored and delivered at 0.301, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
-from sim.ledger import known_causes
-from tests.conformance.builders import Story, Where
+from tests.conformance.builders import Story
+from tests.conformance.cases import (
+    ALL,
+    IDEMPOTENT,
+    MENDED,
+    POISON,
+    Case,
+    World,
+    channel,
+    check_case,
+    check_complete,
+    check_cure,
+    merged,
+    producer,
+    service,
+    strikes,
+)
 from tests.conformance.rabbitmq import QUORUM, rabbit
 
-World = Mapping[str, Any]
-VICTIM = [("billing", 2)]
-ALL = [("billing", message) for message in range(5)]
-HEALED: World = {"faults": ()}
 FAILS_FIRST = 12  # a seed with which billing.1 fails the first time, of a half, and not the next two times
-
-
-@dataclass(frozen=True)
-class Case:
-    """In `world`, `pairs` have that anomaly by that cause; `without` disables the mechanism, and they are well.
-
-    Each of `cures` is something that `prevented_by` names, said in settings: then the pairs do not have that anomaly
-    or, where only the consumer can tell a repeat, have a single effect.
-    """
-
-    anomaly: str
-    cause: str
-    world: World
-    without: World = field(default_factory=lambda: HEALED)
-    cures: tuple[World, ...] = ()
-    pairs: list[Where] = field(default_factory=lambda: VICTIM)
-    seed: int = 1
-
-    def __str__(self) -> str:
-        return self.cause
-
-
-def merged(*worlds: World) -> dict[str, Any]:
-    """Worlds on top of each other: of a channel, producers and services single settings, else the whole."""
-    result: dict[str, Any] = {}
-    for world in worlds:
-        for name, value in world.items():
-            is_part = name in ("channel", "producer", "service")
-            result[name] = {**result.get(name, {}), **value} if is_part else value
-    return result
 
 
 def told_of(case: Case, override: World | None = None) -> Story:
@@ -59,26 +36,6 @@ def told_of(case: Case, override: World | None = None) -> Story:
     quick = {"recovery_interval": 0.05}
     world = merged({"producer": quick, "service": quick}, case.world, override or {})
     return rabbit(seed=case.seed, **world)
-
-
-def channel(**settings: Any) -> World:
-    """Settings of the channel."""
-    return {"channel": settings}
-
-
-def producer(**settings: Any) -> World:
-    """Settings of the producer."""
-    return {"producer": settings}
-
-
-def service(**settings: Any) -> World:
-    """Settings of the consuming service."""
-    return {"service": settings}
-
-
-def strikes(kind: str, target: str, at: float, lasting: float = 0.02, **settings: Any) -> World:
-    """One fault."""
-    return {"faults": ({kind: target, "at": at, "lasting": lasting, **settings},)}
 
 
 BLIND, CONFIRMS = producer(resend=None), producer(resend={"timeout": None})
@@ -89,8 +46,6 @@ SLOW = merged(THREE, service(service_time=0.2, prefetch=1))
 SLOWER = merged(SLOW, service(service_time=0.25))
 ON_QUORUM = channel(**QUORUM)
 ON_STREAM = merged(channel(queue_type="stream"), service(prefetch=100, offset="first"))
-IDEMPOTENT = service(idempotence={"store": "transaction"})
-POISON, MENDED = {"poison": 1.0}, service(failures={"poison": 0.0})
 REJECTING = service(failures=POISON, requeue=False)
 RETURNING = merged(ON_QUORUM, channel(delivery_limit=1), service(failures=POISON, negative_ack="reject"))
 PARKED = channel(dead_letter_exchange="parking")
@@ -344,26 +299,16 @@ CASES = LOST + KEPT_ELSEWHERE + DUPLICATE
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_cause_strikes_those_pairs_and_without_its_mechanism_they_are_well(case: Case) -> None:
-    told = told_of(case)
-    assert told.anomalies.get((case.anomaly, case.cause)) == case.pairs, told.anomalies
-    assert told.causes[case.anomaly, case.cause] == len(case.pairs)
-    assert not told.outcome.inert
-    well = told_of(case, case.without)
-    assert all(well.is_well(pair) for pair in case.pairs), well.anomalies
+    check_case(case, told_of)
 
 
 @pytest.mark.parametrize(("case", "cure"), [(case, cure) for case in CASES for cure in case.cures], ids=str)
 def test_what_is_said_to_prevent_the_cause_does(case: Case, cure: World) -> None:
-    cured = told_of(case, cure)
-    if cure is IDEMPOTENT:
-        assert all(cured.pairs(service).effects[message] == 1 for service, message in case.pairs)
-    else:
-        assert all(cured.is_well(pair, case.anomaly) for pair in case.pairs), cured.anomalies
+    check_cure(case, cure, told_of)
 
 
 def test_no_cause_is_known_that_has_no_case() -> None:
-    listed = {(cause.anomaly, cause.name) for cause in known_causes() if cause.system == "rabbitmq"}
-    assert {(case.anomaly, case.cause) for case in CASES} == listed
+    check_complete(CASES, "rabbitmq")
 
 
 # -- causes that are easily taken for another ----------------------------------------------------------------------

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.brokers.kafka.log import ABORT
-from sim.metrics import PLACES, measure
+from sim.metrics import measure
 from sim.scenario import Scenario
 from sim.simulation import Simulation
-from tests.properties.test_rabbitmq import World, examples, run, seeds, some
+from tests.properties.written import World, check_books, examples, nodes_of, run, seeds, some
 
 HOSTS = ("shop", "billing", "billing.1", "orders", "orders.leader", "orders.controller", "*")
 PATHS = ("shop <-> orders", "orders -> shop", "billing <-> orders", "orders -> billing", "orders <-> *")
@@ -27,11 +27,6 @@ POWER = ("machine_crash", "disk_loss")
 
 
 # -- worlds ----------------------------------------------------------------------------------------------------------
-
-
-def nodes_of(number: int) -> list[str]:
-    """The names of the brokers of a cluster."""
-    return ["orders"] if number == 1 else [f"orders.{i + 1}" for i in range(number)]
 
 
 @st.composite
@@ -269,17 +264,7 @@ def habits(draw: Any) -> World:
 @examples(80)
 @given(worlds(), seeds)
 def test_the_books_balance_and_every_anomaly_has_a_cause(world: World, seed: int) -> None:
-    outcome = run(world, seed)[1]
-    figures = outcome.figures
-    assert figures["expected"] == sum(figures[place] for place in PLACES)
-    assert figures["published"] == figures["confirmed"] + figures["failed"] + figures["in_doubt"]
-    assert figures["processed"] == figures["unique"] + figures["duplicates"] + figures["phantom"]
-    explained = dict.fromkeys(("lost", "expired", "rejected", "dead_lettered", "duplicate", "reordered"), 0)
-    for cause in outcome.causes:
-        explained[cause["anomaly"]] += cause["count"]
-    assert explained.pop("duplicate") == figures["duplicates"]
-    assert explained.pop("reordered") == figures["out_of_order"]
-    assert explained == {place: figures[place] for place in explained}
+    check_books(run(world, seed)[1])
 
 
 @st.composite

@@ -9,51 +9,18 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.metrics import PLACES, Outcome, measure
-from sim.scenario import Scenario
-from sim.simulation import Run, simulate
-
-World = dict[str, Any]
+from tests.properties.written import World, check_books, examples, nodes_of, run, seeds, some
 
 SHORT, LASTING = (0.1, 0.5, 1.5), (0.02, 0.3, 2.0)  # seconds of a client's recovery, of a fault
 HOSTS = ("shop", "billing", "billing.1", "orders", "orders.leader", "*")
 PATHS = ("shop <-> orders", "orders -> shop", "orders -> billing", "orders <-> *", "orders.leader <-> *")
 NAMES = st.sampled_from([["billing"], ["billing", "audit"]])
-seeds = st.integers(0, 2**32)
-
-
-def examples(number: int) -> settings:
-    """So many worlds, the same ones every time, and no time spent on shrinking one that fails."""
-    return settings(
-        max_examples=number,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=True,
-        phases=[Phase.explicit, Phase.generate],
-    )
-
-
-def run(world: World, seed: int) -> tuple[Run, Outcome]:
-    """A world's run and what is measured of it. Raises UnbalancedBooks."""
-    done = simulate(Scenario.from_dict(world).points()[0].config, seed)
-    return done, measure(done)
 
 
 # -- worlds ----------------------------------------------------------------------------------------------------------
-
-
-def some(draw: Any, **choices: tuple[Any, ...]) -> dict[str, Any]:
-    """One of each of the choices by name; what is chosen to be ... is left to its default."""
-    chosen = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
-    return {name: value for name, value in chosen.items() if value is not ...}
-
-
-def nodes_of(number: int) -> list[str]:
-    """The names of the nodes of a cluster."""
-    return ["orders"] if number == 1 else [f"orders.{i + 1}" for i in range(number)]
 
 
 @st.composite
@@ -272,17 +239,7 @@ def of_stream(draw: Any, channel: World, shop: World, services: World) -> None:
 @examples(120)
 @given(worlds(), seeds)
 def test_the_books_balance_and_every_anomaly_has_a_cause(world: World, seed: int) -> None:
-    outcome = run(world, seed)[1]
-    figures = outcome.figures
-    assert figures["expected"] == sum(figures[place] for place in PLACES)
-    assert figures["published"] == figures["confirmed"] + figures["failed"] + figures["in_doubt"]
-    assert figures["processed"] == figures["unique"] + figures["duplicates"] + figures["phantom"]
-    explained = dict.fromkeys(("lost", "expired", "rejected", "dead_lettered", "duplicate", "reordered"), 0)
-    for cause in outcome.causes:
-        explained[cause["anomaly"]] += cause["count"]
-    assert explained.pop("duplicate") == figures["duplicates"]
-    assert explained.pop("reordered") == figures["out_of_order"]
-    assert explained == {place: figures[place] for place in explained}
+    check_books(run(world, seed)[1])
 
 
 @examples(60)

@@ -19,6 +19,7 @@ from sim.brokers.kafka.cluster import Cluster, InternalTopic
 from sim.brokers.kafka.group import Answer, Group, Member
 from sim.brokers.kafka.log import ABORT, OK
 from sim.brokers.kafka.metadata import RETRY_BACKOFF
+from sim.brokers.kafka.offsets import Positions
 from sim.brokers.kafka.replication import Leadership, Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.brokers.kafka.state import TopicState
@@ -121,8 +122,10 @@ class ShareGroup(Group):
         self.state = ShareState.on(topic.cluster)
         self.partitions: dict[Partition, SharePartition] = {}  # as their leaders know them
         self.assignment: dict[Member, list[Partition]] = {}
-        # For the books: the last copy of a record that members got; those that are out; why they come again.
+        # For the books: the last copy of a record that members got, from the start offset on; up to where that was once;
+        # records that are out; why they come again.
         self.handed: dict[tuple[Partition, int], int] = {}
+        self.passed: Positions = {}
         self.out: dict[tuple[Partition, int], None] = {}
         self.cause_of_return: dict[tuple[Partition, int], int] = {}
 
@@ -198,8 +201,8 @@ class ShareGroup(Group):
         """A record leaves for a member; returns the copy that this is."""
         at = (partition, offset)
         before = self.handed.get(at)
-        if copy in self.cut:
-            del self.cut[copy]
+        if copy in self.cut or (before is None and offset < self.passed.get(partition, 0)):
+            self.cut.pop(copy, None)
             self.pairs.stored(copy)
             before = copy
         if before is not None:
@@ -219,8 +222,14 @@ class ShareGroup(Group):
 
     def finished(self, partition: Partition, offset: int) -> None:
         """A record is accepted or archived for good."""
-        for kept in (self.handed, self.out, self.cause_of_return):
+        for kept in (self.out, self.cause_of_return):
             kept.pop((partition, offset), None)
+
+    def starts_at(self, partition: Partition, offset: int, before: int) -> None:
+        """The start offset of a share-partition moves on; it comes back only with the state of before."""
+        for passed in range(before, offset):
+            self.handed.pop((partition, passed), None)
+        self.passed[partition] = max(offset, self.passed.get(partition, 0))
 
     def truncated(self, partition: Partition, end: int, epoch: int) -> None:
         """A new leader: what lies behind its log's end from now on was never sent, nor answered."""
@@ -232,7 +241,9 @@ class ShareGroup(Group):
             self.state.of[key].apply(cut)
             self.state.write(cut, lambda counts: None)
         for at in [at for at in self.handed if at[0] is partition and at[1] >= end]:
+            del self.handed[at]
             self.finished(*at)
+        self.passed[partition] = min(end, self.passed.get(partition, 0))
 
 
 class Acquirable:
@@ -394,7 +405,9 @@ class SharePartition:
 
     def _advance(self) -> None:
         """The start offset goes past what is done with, and past what retention has taken (K-41)."""
-        records, first = self.records, max(self.start, self.log.start)
+        records, before, first = self.records, self.start, max(self.start, self.log.start)
         while self.start < self.end and (self.start < first or records[self.start].state in (DONE, GONE)):
             records.pop(self.start)
             self.start += 1
+        if self.start > before:
+            self.group.starts_at(self.partition, self.start, before)

@@ -386,9 +386,8 @@ class Consumer(Subscription):
             self._ask_to_commit(offsets, then)
             return
         if error == STALE_MEMBER_EPOCH and self.output is None:
-            self.host.call_later(
-                RETRY_BACKOFF, self._ask_to_commit, offsets, then
-            )  # with what it is told meanwhile
+            # It is told its epoch meanwhile.
+            self.host.call_later(RETRY_BACKOFF, self._ask_to_commit, offsets, then)
             return
         if then is not None:
             self._is_blocked = False

@@ -80,9 +80,8 @@ class Group:
         self.sent_to: Positions = {}
         self.delivered_to: Positions = {}
         self.cause_of_rewind: dict[Partition, int] = {}
-        self.cut: dict[
-            int, None
-        ] = {}  # records that members had, and that a later leader may bring back (K-27)
+        # Records that members had, and that a later leader may bring back (K-27).
+        self.cut: dict[int, None] = {}
 
     def new_member(self, client: Any) -> Member:
         """A member id for a process that has begun (KIP-394)."""

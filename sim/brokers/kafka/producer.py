@@ -505,10 +505,8 @@ class Producer:
     def crashed(self, kind: str) -> None:
         """K-17: the accumulator dies with the process, and what was in flight is in doubt."""
         self.host.touched += len(self.holdings())
-        for copy in self.holdings():
-            self.messages.died(
-                copy, PRODUCER_CRASHED
-            )  # in a send() that had not returned, if it stays at that
+        for copy in self.holdings():  # in a send() that had not returned, if it stays at that
+            self.messages.died(copy, PRODUCER_CRASHED)
         for batch in self.batches():
             for copy in batch.copies:
                 self.messages.died(copy, ACCUMULATOR_LOST)  # what is in a socket may have another end yet

@@ -49,9 +49,8 @@ class ClassicQueue(MessageQueue):
         self.journal: Journal[int] = Journal(node.disk)
         self.is_durable = self.settings.durable and not self.settings.exclusive
         self._unwritten: dict[int, PublisherChannel | None] = {}  # in the buffer; who waits for a confirm
-        self._unconfirmed: dict[
-            int, PublisherChannel | None
-        ] = {}  # the same of what was written before a flush
+        # The same of what was written before a flush.
+        self._unconfirmed: dict[int, PublisherChannel | None] = {}
         self._acks: list[int] = []  # acks in the buffer
         self._acked: list[int] = []  # acks that were written, and are not on the disk
         self._buffered = 0

@@ -202,9 +202,8 @@ class QuorumQueue(MessageQueue):
         self._submit(node, what, *args)
 
     def _apply_attach(self, consumer: ConsumerChannel) -> None:
-        if (
-            consumer in self.consumers
-        ):  # back before it was missed: its channel before died with its node
+        if consumer in self.consumers:
+            # it is back before it was missed, and its channel before died with its node.
             self._apply_left(consumer, [], CHANNEL_LOST, "channel")
         if consumer.is_open:
             self.attach(consumer)

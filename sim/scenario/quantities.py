@@ -145,19 +145,29 @@ def whole(minimum: int = 1) -> Any:
 
 
 def choice(options: tuple[Any, ...]) -> Any:
-    """The type of one of several values."""
+    """The type of one of several values. One that reads as a number ("1", "4.3") may be written as one."""
     names = ", ".join(str(option) for option in options)
+    numbers = {_number_of(option): option for option in options if _number_of(option) is not None}
 
     def read(value: object) -> Any:
         for option in options:
             if type(option) is type(value) and option == value:
                 return option
+        if type(value) in (int, float) and value in numbers:
+            return numbers[value]
         hint = did_you_mean(value, [str(option) for option in options]) if isinstance(value, str) else ""
         raise ValueError(
             f"expected {'one of ' if len(options) > 1 else ''}{names}, found {found(value)}{hint}"
         )
 
-    return _leaf(read, {"enum": list(options)})
+    return _leaf(read, {"enum": [*options, *numbers]})
+
+
+def _number_of(option: object) -> int | float | None:
+    """The number that a text stands for in YAML."""
+    if not isinstance(option, str) or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", option):
+        return None
+    return float(option) if "." in option else int(option)
 
 
 def _read_truth(value: object) -> bool:

@@ -434,3 +434,16 @@ def test_a_produced_byte_leaves_the_leader_once_for_each_follower_and_each_group
     # then they arrive at the rate that the sheet gives (section 4)
     arrived = sorted(told.pairs(f"reader{groups - 1}").delivered_at[:count])
     assert count / (arrived[-1] - 5.0) == pytest.approx(rate, rel=0.1)
+
+
+@pytest.mark.parametrize("lasting", [3.0, 60.0])
+def test_K23_a_broker_that_dies_before_it_was_ever_heard_is_missed_after_a_session(lasting: float) -> None:
+    told = kafka(
+        channel=RF3,
+        producer=at(0.5, 20.0),
+        faults=[{"machine_crash": "orders.1", "at": 0.0, "lasting": lasting}],
+        messages=2,
+    )
+    assert told["confirmed"] == told["unique"] == 2
+    assert all(9.0 < time < 11.0 for time in told.times("confirmed", 0)) or lasting > 3.0
+    assert told.times("confirmed", 1)[0] < 21.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from sim.scenario.quantities import parse_quantity
+from sim.scenario.quantities import choice, parse_quantity
 from sim.units import BANDWIDTH, RATE, SHARE, SIZE, TIME, Quantity
 
 VALUES = [
@@ -107,3 +108,14 @@ def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
     except ValueError as error:
         message = str(error)
     assert message.startswith("expected a time") and value >= 0
+
+
+@pytest.mark.parametrize("written, read", [("1", "1"), (1, "1"), ("all", "all"), (4.3, "4.3"), (1.0, "1")])
+def test_a_choice_that_reads_as_a_number_may_be_written_as_one(written: object, read: str) -> None:
+    assert TypeAdapter(choice(("0", "1", "all", "4.3"))).validate_python(written) == read
+
+
+@pytest.mark.parametrize("written", [True, 2, None, 0.5])
+def test_another_number_is_no_choice(written: object) -> None:
+    with pytest.raises(ValidationError, match="expected one of 0, 1, all"):
+        TypeAdapter(choice(("0", "1", "all"))).validate_python(written)

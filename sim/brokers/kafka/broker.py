@@ -111,7 +111,7 @@ class Broker:
             answer(NOT_LEADER, -1, at)
             return
         if leadership.is_flushing:
-            leadership.held.append(lambda is_ok: self.produce(partition, batch, acks, answer, request))
+            leadership.held.append(partial(self._go_on, partition, batch, acks, answer, request))
             return
         if acks == "all" and len(leadership.isr) < partition.topic.min_insync_replicas:
             answer(NOT_ENOUGH, -1, at)  # K-11: before the append
@@ -134,6 +134,21 @@ class Broker:
             answer(OK, offset, at)
         else:
             leadership.answer_when_safe(offset, len(batch.copies), acks, answer, at)
+
+    def _go_on(
+        self,
+        partition: Partition,
+        batch: Batch,
+        acks: str,
+        answer: Answer,
+        request: float,
+        is_ok: bool | None,
+    ) -> None:
+        """The log is free for a batch that came during a flush; None: the process is over before that."""
+        if is_ok is not None:
+            self.produce(partition, batch, acks, answer, request)
+        elif acks == "0":
+            answer(NOT_LEADER, -1, self.world.now)  # K-08: nobody else will miss it
 
     def replicate(
         self, partition: Partition, end: int, told: Piece | tuple[int, int], high_watermark: int
@@ -205,6 +220,8 @@ class Broker:
 
     def crashed(self, kind: str) -> None:
         """K-28: the logs are as long as before; a machine loses what was not written back, a disk everything."""
+        for leadership in self.leads.values():
+            leadership.died()
         self.leads.clear()
         self.is_serving = False
         self._power_cuts += kind != "process"

@@ -25,6 +25,7 @@ class Registration:
     is_stopping: bool = False  # in controlled shutdown
     incarnation: int = 0  # of the process that has registered
     generation: int = 0  # of its connection
+    was_heard: bool = False  # since the run began, the process that is registered
     beats_until: float = math.inf  # when its last heartbeat can have been (s)
 
 
@@ -39,6 +40,7 @@ class Controller:
         self._elected_until = 0.0
         self._is_rebalance_due = False
         self.host.residents.append(self)
+        cluster.sim.at_start(self._begin)
 
     def register(self, broker: Broker) -> None:
         """A broker of the cluster; both keep a connection, over which it sends its heartbeats."""
@@ -50,6 +52,16 @@ class Controller:
             server_broken=lambda: self._silent(broker),
             server_opened=lambda: self._heard(broker),
         )
+
+    def _begin(self) -> None:
+        """All brokers are registered when a run begins; one that is gone before it was heard has a session, too."""
+        for broker, registration in self.brokers.items():
+            due = self.settings.broker_session_timeout
+            self.host.call_later(due, self._session_over_if_unheard, broker, registration)
+
+    def _session_over_if_unheard(self, broker: Broker, registration: Registration) -> None:
+        if not registration.was_heard:
+            self._session_over(broker, registration.generation)
 
     def stopped(self, broker: Broker, kind: str) -> None:
         """A process is over. The controller will see, when the next one registers, whether in good order."""
@@ -77,6 +89,7 @@ class Controller:
         registration.generation += 1
         registration.is_connected = True
         if registration.incarnation == broker.host.epoch:
+            registration.was_heard = True
             self._unfence(broker)
         elif not registration.is_alive:
             self._register(broker)
@@ -84,6 +97,7 @@ class Controller:
     def _register(self, broker: Broker) -> None:
         registration = self.brokers[broker]
         registration.incarnation = broker.host.epoch
+        registration.was_heard = True
         registration.is_stopping = False
         registration.beats_until = math.inf
         if not registration.is_clean:

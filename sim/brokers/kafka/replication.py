@@ -127,7 +127,8 @@ class Leadership:
         self._counted: list[Follower] = []  # those that the high watermark waits for
         self._flush_messages = self.log.config.flush_messages
         self.is_flushing = False
-        self.held: deque[Callable[[bool], Any]] = deque()  # waits for the flush that is under way
+        # What waits for the flush that is under way, and hears whether it worked, or None if the process is over.
+        self.held: deque[Callable[[bool | None], Any]] = deque()
         self._isr_changed()
 
     # -- writes ------------------------------------------------------------------------------------------------
@@ -163,13 +164,13 @@ class Leadership:
             self.held.popleft()(is_ok)
 
     def answer_when_flushed(
-        self, offset: int, count: int, acks: str, answer: Answer, at: float, is_ok: bool
+        self, offset: int, count: int, acks: str, answer: Answer, at: float, is_ok: bool | None
     ) -> None:
         """Answer a write that has waited for the disk."""
         at = max(at, self.world.now)
         if is_ok:
             self.answer_when_safe(offset, count, acks, answer, at)
-        else:
+        elif is_ok is not None:
             answer(STORAGE_ERROR, offset, at)
 
     def answer_when_safe(self, offset: int, count: int, acks: str, answer: Answer, at: float) -> None:
@@ -271,6 +272,11 @@ class Leadership:
         members = dict.fromkeys([*self.isr, *(self._asked or ())])
         self._counted = [self.followers[r] for r in members if r is not self.broker]
         self.advance()
+
+    def died(self) -> None:
+        """The process is over, and takes with it what it had not got round to."""
+        while self.held:
+            self.held.popleft()(None)
 
     def over(self) -> None:
         """Another leads: who waits is told so."""

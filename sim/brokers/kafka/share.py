@@ -122,8 +122,8 @@ class ShareGroup(Group):
         self.state = ShareState.on(topic.cluster)
         self.partitions: dict[Partition, SharePartition] = {}  # as their leaders know them
         self.assignment: dict[Member, list[Partition]] = {}
-        # For the books: the last copy of a record that members got, from the start offset on; up to where that was once;
-        # records that are out; why they come again.
+        # For the books: the last copy of a record that members got, from the start offset on; up to where that was
+        # once; records that are out; why they come again.
         self.handed: dict[tuple[Partition, int], int] = {}
         self.passed: Positions = {}
         self.out: dict[tuple[Partition, int], None] = {}

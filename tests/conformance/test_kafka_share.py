@@ -263,3 +263,16 @@ def test_K50_what_was_compacted_away_while_a_member_had_it_does_not_come_again()
     )
     assert told["in_flight"] == 0
     assert told.pairs().processings[0] == 1
+
+
+def test_K41_retention_may_pass_what_the_group_has_come_to() -> None:
+    """Two of the first records are taken; the consumer is away until all of them are gone, and goes on with the last."""
+    told = share(
+        channel={"retention": 10.0, "segment_bytes": 1024, "log_retention_check_interval": 5.0},
+        producer=at(*(6.0 + 0.1 * i for i in range(10)), 40.0),
+        service={"isolation_level": "read_committed", "auto_offset_reset": "earliest", "max_poll_records": 1},
+        faults=[{"crash": "billing", "at": 6.15, "lasting": "28 s"}],
+        messages=11,
+    )
+    assert told.places() == ["unique"] * 2 + ["expired"] * 8 + ["unique"]
+    assert set(told.causes) == {("expired", "retention")}

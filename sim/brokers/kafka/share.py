@@ -325,6 +325,9 @@ class SharePartition:
                 self._acquire(member, offset, record, taken)
             else:
                 record.state = GONE  # retention or compaction was faster (K-41, K-42)
+        if self.end < self.log.start:  # K-41
+            self.end = self.log.start
+            self._advance()
         room = self.start + self.settings.share_partition_max_record_locks - self.end
         count = min(limit - len(taken), room, self._readable_end() - self.end)
         if count > 0:
@@ -407,7 +410,7 @@ class SharePartition:
         """The start offset goes past what is done with, and past what retention has taken (K-41)."""
         records, before, first = self.records, self.start, max(self.start, self.log.start)
         while self.start < self.end and (self.start < first or records[self.start].state in (DONE, GONE)):
-            records.pop(self.start)
+            records.pop(self.start, None)
             self.start += 1
         if self.start > before:
             self.group.starts_at(self.partition, self.start, before)

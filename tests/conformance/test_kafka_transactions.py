@@ -142,6 +142,25 @@ def test_K35_who_leaves_while_its_output_is_written_joins_again_as_one_member(pr
     assert group.committed(world.partition) == 8
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_K35_output_of_a_batch_whose_partitions_were_lost_is_aborted(protocol: str) -> None:
+    # given a poll of eight records, each of which takes 0.2 s, and max.poll.interval.ms of 1 s: the member leaves amid it
+    shipping = {
+        **CHAIN["services"]["shipping"],
+        "service_time": {"schedule": [["0 s", "0.2 s"], ["11 s", "10 ms"]]},
+        "max_poll_interval": "1 s",
+        "group_protocol": protocol,
+    }
+    told = chain(
+        producer={"channel": "orders", "linger": "1 ms", **at(*[8.0] * 8)},
+        services={**CHAIN["services"], "shipping": shipping},
+        messages=8,
+    )
+    assert told.causes["duplicate", "poll_interval_exceeded"] >= 8
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+    assert told.pairs("uncommitted").processings[:8].tolist() != [1] * 8
+
+
 # -- K-46: an open transaction blocks readers --------------------------------------------------------------------------
 
 

@@ -106,6 +106,7 @@ class Consumer(Subscription):
         self._resumes_poll = False  # and does so inside poll()
         self._in_poll: deque[Callable[[], Any]] = deque()
         self._owes_commit = False
+        self._has_to_abort = False  # the open transaction has output of records that are another's by now
         self._next_auto_commit = 0.0
         self._is_auto_commit_due = False
         self._polled_at = 0.0
@@ -274,7 +275,9 @@ class Consumer(Subscription):
         if outcome != OK:
             self.pairs.died(tag, HANDLER_FAILED)  # its offset is committed
         partition, offset = self.at_work.pop(tag)
-        if partition is not None and offset >= self.done.get(partition, 0):
+        if partition is None:
+            self._has_to_abort = self.output is not None
+        elif offset >= self.done.get(partition, 0):
             self.done[partition] = offset + 1
         if self._commit_every is not None:
             self._processed += 1
@@ -312,6 +315,8 @@ class Consumer(Subscription):
             self._hand_over()
         elif self.at_work:
             return
+        elif self._has_to_abort:
+            self._abort(then=self._poll)
         elif self._commits_polls:
             self._commit(self._finished(), then=self._poll)
         else:
@@ -350,6 +355,10 @@ class Consumer(Subscription):
             return
         self.membership.leave()
         self._in_poll.clear()
+        if (
+            self.output is not None and not self._is_blocked
+        ):  # else a commit is under way, and will be refused
+            self._has_to_abort = True
         self.give_up(list(self.assigned), POLL_EXCEEDED)
         self.in_poll(self.membership.join_again)
 
@@ -370,7 +379,9 @@ class Consumer(Subscription):
         told = partial(self._commit_told, offsets, then)
         with_epochs = {p: (offset, self.polled_epochs.get(p, -1)) for p, offset in offsets.items()}
         membership = self.membership
-        if membership.member is None:
+        if self._has_to_abort:
+            self._abort(then=partial(told, UNKNOWN_MEMBER))
+        elif membership.member is None:
             told(UNKNOWN_MEMBER)  # CommitFailed, without asking: it has left
         elif not offsets:
             told(NO_ERROR)
@@ -380,6 +391,17 @@ class Consumer(Subscription):
             self.coordinator.ask(
                 self.group.commit, membership.member, membership.epoch, with_epochs, then=told
             )
+
+    def _abort(self, then: Callable[[], Any]) -> None:
+        """sendOffsetsToTransaction() would raise CommitFailed: abortTransaction(), which blocks the thread."""
+        assert self.output is not None
+        self._has_to_abort, self._is_blocked = False, True
+
+        def aborted(_error: str) -> None:
+            self._is_blocked = False
+            then()
+
+        self.output.abort(aborted)
 
     def _commit_told(self, offsets: Positions, then: Callable[[], Any] | None, error: str) -> None:
         if error == NOT_LEADER:  # the coordinator has moved

@@ -385,6 +385,9 @@ class TransactionManager:
 
     def abort(self, then: Callable[[str], Any]) -> None:
         """abortTransaction()."""
+        if not self.is_ready:
+            self._waits = lambda: self.abort(then)
+            return
         self.is_ready, self._then = False, then
         self._is_failed = True
         self.producer.clear()

@@ -12,7 +12,7 @@ from sim.brokers.kafka import classic
 from sim.brokers.kafka.assignors import cooperative_sticky, range_, shared, sticky
 from sim.brokers.kafka.consumer import Consumer
 from tests.conformance.builders import Story
-from tests.conformance.kafka import STEP, Driven, at_once, books, kafka
+from tests.conformance.kafka import START, STEP, Driven, at_once, books, kafka
 
 KEYS = {"number": 64}
 HEARTBEAT, SESSION, HEARTBEAT_848 = 3.0, 45.0, 5.0
@@ -392,6 +392,23 @@ def test_K35_another_member_gets_the_same_records() -> None:
     assert third[1] - third[0] == pytest.approx(
         INTERVAL, abs=10
     )  # at once, while the first still works on them
+
+
+@pytest.mark.parametrize("protocol", [EAGER, COOPERATIVE, KIP_848], ids=["range", "cooperative", "KIP-848"])
+def test_K35_who_is_given_a_partition_reads_no_offset_that_is_about_to_be_replaced(
+    protocol: dict[str, Any],
+) -> None:
+    # given commits before the work, which last longer than max.poll.interval.ms while a replica of theirs is paused
+    told = kafka(
+        channel={"nodes": 3, "replica_lag_time_max": 10.0},
+        service={"settle": "before", "consumers": 2, "max_poll_interval": 2.0, **protocol},
+        faults=[{"pause": "orders.2", "at": 5.51, "lasting": 4.0}],
+        messages=20,
+        duration="40 s",
+    )
+    # then the member leaves, and both it and the next one wait until the commit counts
+    assert longest_gap(told.times("processed"), since=START)[0] > 3.0
+    assert told["unique"] == 20 and told["duplicates"] == told["lost"] == 0
 
 
 # -- K-44: static membership ----------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def test_K50_what_was_compacted_away_while_a_member_had_it_does_not_come_again()
 
 
 def test_K41_retention_may_pass_what_the_group_has_come_to() -> None:
-    """Two of the first records are taken; the consumer is away until all of them are gone, and goes on with the last."""
+    """Two of the first records are taken; the consumer is away until all are gone, and goes on with the last."""
     told = share(
         channel={"retention": 10.0, "segment_bytes": 1024, "log_retention_check_interval": 5.0},
         producer=at(*(6.0 + 0.1 * i for i in range(10)), 40.0),

@@ -144,7 +144,7 @@ def test_K35_who_leaves_while_its_output_is_written_joins_again_as_one_member(pr
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_K35_output_of_a_batch_whose_partitions_were_lost_is_aborted(protocol: str) -> None:
-    # given a poll of eight records, each of which takes 0.2 s, and max.poll.interval.ms of 1 s: the member leaves amid it
+    # given a poll of eight records of 0.2 s each, and max.poll.interval.ms of 1 s: the member leaves amid it
     shipping = {
         **CHAIN["services"]["shipping"],
         "service_time": {"schedule": [["0 s", "0.2 s"], ["11 s", "10 ms"]]},

@@ -6,6 +6,7 @@ In a rebalance all members join again; the first of them assigns, and the others
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.assignors import cooperative_sticky, range_
@@ -177,14 +178,14 @@ class ClassicGroup(Group):
             answer(error, [])
             return
         self._syncing[member] = answer
-        if self.state is State.COMPLETING and member is self._leader:
-            self._assign()
         if self.state is State.STABLE:
-            syncing, self._syncing = self._syncing, {}
-            for one, answers in syncing.items():
-                one.since = self.world.now
-                one.epoch = generation
-                answers(OK, self.assignment.get(one, []))
+            self._tell_shares()
+        elif member is self._leader:
+            self._assign()
+            self.keep()
+            self.when_kept(
+                partial(self._assigned, generation), otherwise=partial(self._not_assigned, generation)
+            )
 
     def _assign(self) -> None:
         """The leader's work: range, or cooperative-sticky if that is what the members ask for."""
@@ -194,7 +195,24 @@ class ClassicGroup(Group):
             self.assignment = cooperative_sticky(members, partitions, owned)
         else:
             self.assignment = range_(members, partitions)
-        self.state = State.STABLE
+
+    def _assigned(self, generation: int) -> None:
+        if self.state is State.COMPLETING and generation == self.generation:
+            self.state = State.STABLE
+            self._tell_shares()
+
+    def _not_assigned(self, generation: int, error: str) -> None:
+        """The members ask the next coordinator."""
+        if generation == self.generation:
+            syncing, self._syncing = self._syncing, {}
+            for answer in syncing.values():
+                answer(error, [])
+
+    def _tell_shares(self) -> None:
+        syncing, self._syncing = self._syncing, {}
+        for member, answer in syncing.items():
+            member.since, member.epoch = self.world.now, self.generation
+            answer(OK, self.assignment.get(member, []))
 
     # -- heartbeats, leaving -----------------------------------------------------------------------------------
 

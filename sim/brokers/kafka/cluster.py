@@ -205,6 +205,16 @@ class InternalTopic:
         else:
             answer(NOT_LEADER, -1, self.world.now)
 
+    def settle(self, answer: Answer) -> None:
+        """Answer when all that was written before is committed, or NOT_LEADER when it can not be known."""
+        broker = self.coordinator
+        if broker is not None:
+            broker.leads[self.partition].answer_when_safe(
+                broker.logs[self.partition].end, 0, "all", answer, self.world.now
+            )
+        else:
+            answer(NOT_LEADER, -1, self.world.now)
+
     def _compact(self, leader: Broker) -> None:
         """Forget what all replicas have, and can never lose."""
         log = leader.logs[self.partition]

@@ -33,7 +33,7 @@ from sim.brokers.kafka.log import OK as NO_ERROR
 from sim.brokers.kafka.membership import ClassicMembership, ConsumerMembership, Membership
 from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Positions
-from sim.brokers.kafka.replication import NOT_LEADER, Partition
+from sim.brokers.kafka.replication import Partition
 from sim.brokers.kafka.settings import ConsumerClient
 from sim.brokers.kafka.subscription import Record, Subscription
 from sim.brokers.kafka.transactions import TransactionManager
@@ -404,9 +404,6 @@ class Consumer(Subscription):
         self.output.abort(aborted)
 
     def _commit_told(self, offsets: Positions, then: Callable[[], Any] | None, error: str) -> None:
-        if error == NOT_LEADER:  # the coordinator has moved
-            self._ask_to_commit(offsets, then)
-            return
         if error == STALE_MEMBER_EPOCH and self.output is None:
             # It is told its epoch meanwhile.
             self.host.call_later(RETRY_BACKOFF, self._ask_to_commit, offsets, then)

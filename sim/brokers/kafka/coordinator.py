@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sim.brokers.kafka.metadata import RETRY_BACKOFF
-from sim.brokers.kafka.replication import NO_COPY
+from sim.brokers.kafka.replication import NO_COPY, NOT_LEADER
 from sim.connection import Connection
 from sim.host import Host
 from sim.kernel import Timeouts
@@ -118,8 +118,9 @@ class CoordinatorLink:
     def ask(self, handler: Handler, *args: Any, then: Handler = _nothing) -> None:
         """Call `handler(*args, answer)` at the coordinator, and `then(...)` here with what it calls `answer` with.
 
-        The request is repeated when its connection breaks, until a coordinator takes it, and after
-        request.timeout.ms if another broker coordinates then.
+        The request is repeated when its connection breaks, when the answer is NOT_LEADER (it was deposed before its
+        records were committed), until a coordinator takes it, and after request.timeout.ms if another broker
+        coordinates then.
         """
         self._number += 1
         self._asked[self._number] = Request(handler, args, then)
@@ -149,7 +150,10 @@ class CoordinatorLink:
     def _answer(self, broker: Broker, number: int, *values: Any) -> None:
         """At the coordinator."""
         at = max(broker.busy, broker.world.now)
-        self._links[broker].back.send_at(at, self._answered, NO_COPY, number, values)
+        if values[:1] == (NOT_LEADER,):
+            self._links[broker].back.send_at(at, self._refused, NO_COPY, number)
+        else:
+            self._links[broker].back.send_at(at, self._answered, NO_COPY, number, values)
 
     def _answered(self, _copy: int, number: int, values: tuple[Any, ...]) -> None:
         request = self._asked.pop(number, None)
@@ -186,7 +190,9 @@ class CoordinatorLink:
 
     def forget(self) -> None:
         """The client's process has died, or wants none of the answers any more."""
-        if not self.host.is_up:
-            self._open.clear()
         self._asked.clear()
-        self._start_timeouts()
+        if self.host.is_up:
+            self._timeouts.clear()
+        else:
+            self._open.clear()
+            self._start_timeouts()

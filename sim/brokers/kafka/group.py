@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sim.brokers.kafka.causes import NO_OFFSET, NOT_COMMITTED
 from sim.brokers.kafka.coordinator import CoordinatorLink
-from sim.brokers.kafka.log import ABORT
+from sim.brokers.kafka.log import ABORT, OK
 from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.offsets import Committed, Positions
 from sim.brokers.kafka.replication import Partition
@@ -183,6 +183,19 @@ class Group:
         """How long it is until a member's next heartbeat (s)."""
         beat, gone = self.heartbeat_interval, self.world.now - member.since
         return math.ceil(gone / beat + 1e-9) * beat - gone
+
+    def keep(self) -> None:
+        """Write down who is a member, and what is whose."""
+        self.offsets.keep(self.name)
+
+    def when_kept(
+        self, then: Callable[[], Any], otherwise: Callable[[str], Any] = lambda error: None
+    ) -> None:
+        """Go on when all that was written is committed; `otherwise` this coordinator was deposed before that.
+
+        So whoever is given a partition never reads an offset that is about to be replaced.
+        """
+        self.coordinator.settle(lambda error, _offset, _at: then() if error == OK else otherwise(error))
 
     # -- offsets -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Nobody waits for all.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sim.brokers.kafka.assignors import sticky
@@ -45,29 +46,34 @@ class ConsumerGroup(Group):
             given_up = [
                 p for p in self.assigned_to(member) if p not in owned and p not in self.target[member]
             ]
-            for partition in given_up:
-                del self.owner[partition]
-            self._notify(given_up)
-        answer(member, *self._reconcile(member))
+            self._free(given_up)
+        self.when_kept(partial(answer, member, *self._reconcile(member)), otherwise=answer)
 
     def _reconcile(self, member: Member) -> tuple[int, list[Partition]]:
         """Its epoch and share for now: less if it has to give up something, more as soon as that is free."""
         target = self.target[member]
         if all(p in target for p in self.assigned_to(member)):
-            member.epoch = self.epoch
-            for partition in target:
-                self.owner.setdefault(partition, member)
+            free = [p for p in target if p not in self.owner]
+            self.owner |= dict.fromkeys(free, member)
+            if free or member.epoch != self.epoch:
+                member.epoch = self.epoch
+                self.keep()
         return member.epoch, [p for p in target if self.owner.get(p) is member]
 
     def _retarget(self) -> None:
         """A new group epoch; the uniform assignor moves as little as it can."""
         self.epoch += 1
         self.target = sticky(list(self.members), self.topic.partitions, self.target)
+        self.keep()
         for member in self.members:
             self.tell_again(member)
 
-    def _notify(self, partitions: list[Partition]) -> None:
-        """Partitions are free."""
+    def _free(self, partitions: list[Partition]) -> None:
+        """Partitions are given up, and may be taken by those who shall have them."""
+        for partition in partitions:
+            del self.owner[partition]
+        if partitions:
+            self.keep()
         for member, target in self.target.items():
             if any(p in target for p in partitions):
                 self.tell_again(member)
@@ -75,18 +81,17 @@ class ConsumerGroup(Group):
     def tell_news(self, member: Member) -> None:
         """Its epoch and share."""
         client = member.client
-        client.coordinator.tell(client.membership.told, member, *self._reconcile(member))
+        share = self._reconcile(member)
+        self.when_kept(partial(client.coordinator.tell, client.membership.told, member, *share))
 
     def leave(self, member: Member, answer: Answer) -> None:
         """A heartbeat with epoch -1, or none for a session's time."""
         if member in self.members:
             given_up = self.assigned_to(member)
-            for partition in given_up:
-                del self.owner[partition]
             self.target.pop(member)
             self.forget(member)
             self._retarget()
-            self._notify(given_up)
+            self._free(given_up)
         answer()
 
     def refusal(self, member: Member, epoch: int) -> str | None:

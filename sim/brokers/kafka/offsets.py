@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Positions = dict[Partition, int]
 Committed = dict[Partition, tuple[int, int]]  # offsets, with the leader epoch of the last record below each
-Commit = tuple[str, Committed | None]  # of a group; a tombstone has no offsets
+# Of a group: without offsets it is what the coordinator keeps of its members, and a tombstone has None.
+Commit = tuple[str, Committed | None]
 
 
 class CommittedOffsets(TopicState[str, Committed, Commit]):
@@ -47,6 +48,10 @@ class CommittedOffsets(TopicState[str, Committed, Commit]):
         for partition in offsets:
             self.ever[group, partition] = None
         self._write((group, offsets), answer)
+
+    def keep(self, group: str) -> None:
+        """The coordinator writes down who the members are, and what is whose."""
+        self._write((group, {}), lambda error: None)
 
     def forget(self, group: str) -> None:
         """Its offsets have expired (K-40)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ class ShareGroup(Group):
         member.since = self.world.now
         if is_new:
             self._assign()
-        answer(member, self.assignment[member])
+        self.when_kept(partial(answer, member, self.assignment[member]), otherwise=answer)
 
     def leave(self, member: Member, answer: Answer) -> None:
         """At once, or when the session is over. What it has acquired stays locked."""
@@ -157,6 +158,7 @@ class ShareGroup(Group):
 
     def _assign(self) -> None:
         self.assignment = shared(list(self.members), self.topic.partitions)
+        self.keep()
         for member in self.members:
             self.tell_again(member)
 

@@ -199,6 +199,35 @@ def test_K30_eligible_leader_replicas_lead_instead() -> None:
     assert 66.0 + SESSION - HEARTBEAT < told_at(told)[1] < 66.0 + SESSION + BACKOFF + 1.0
 
 
+def test_K30_who_lost_its_page_cache_is_not_taken_for_what_its_process_before_was() -> None:
+    # given that all processes die, and that one machine, whose session is over first, loses power before that
+    producer = {"acks": "all", **at(12.0, 12.1, 12.2, 40.0)}
+    processes = [down(f"orders.{i + 1}", 12.8, 0.2) for i in range(3)]
+    faults = [NOBODY_READS, *processes, down("orders.2", 15.0, 0.2, "machine_crash")]
+    told = world(RF3, producer, faults=faults)
+    # then the leader has forgotten what its follower had told it, as that one has what it had
+    assert told["confirmed"] == told["unique"] == 4
+
+
+def test_K30_a_leader_that_speaks_of_a_process_that_is_over_is_refused() -> None:
+    # given a follower whose machine loses power, and a leader that has not heard of it (KIP-903)
+    driven = driven_world(channel=RF3, producer=at(12.0), messages=1)
+    first, second, third = driven.cluster.brokers
+    driven.run(14.0)
+    second.host.crash("machine")
+    driven.run(24.0)
+    second.host.restart()
+    driven.run(24.1)
+    before = list(driven.partition.isr)
+    told = {second: 0, third: 0}
+    controller = driven.cluster.controller
+    controller.alter(driven.partition, driven.partition.epoch, [first, third, second], first, told)
+    assert before == driven.partition.isr
+    told[second] = second.host.epoch
+    controller.alter(driven.partition, driven.partition.epoch, [first, third, second], first, told)
+    assert driven.partition.isr == [first, third, second]
+
+
 def test_K30_below_min_insync_replicas_nothing_is_committed() -> None:
     # given an ISR of one where two are asked for (KIP-966), and acks=1, which does not ask
     driven = driven_world(channel=RF3, producer={**ACKS_1, **at(70.0, 70.1)}, faults=ALONE)

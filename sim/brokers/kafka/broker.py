@@ -184,11 +184,13 @@ class Broker:
         self.controller_link.back.send(_hand_over, NO_COPY, handler, args)
 
     def unfenced(self) -> None:
-        """The controller has its registration: from now on it takes requests."""
+        """The controller has its registration: from now on it takes requests, and leads and follows as it is told."""
         self.is_serving = True
 
     def told(self, partition: Partition, leader: Broker | None, epoch: int, isr: list[Broker]) -> None:
         """A partition has a leader, as of an epoch (K-23, K-24)."""
+        if not self.is_serving:
+            return  # it was said to the process before
         self.metadata[partition] = (epoch, leader)
         if partition not in self.logs:
             return
@@ -227,6 +229,9 @@ class Broker:
         self._power_cuts += kind != "process"
         for fetcher in self.fetchers.values():
             fetcher.forget()
+        for other in self.cluster.brokers:
+            if self in other.fetchers:
+                other.fetchers[self].forgotten()
         for partition, log in self.logs.items():
             if kind != "process":
                 log.is_dirty = False

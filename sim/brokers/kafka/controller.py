@@ -215,13 +215,24 @@ class Controller:
     def _tell(self, broker: Broker, partition: Partition) -> None:
         broker.from_controller(broker.told, partition, partition.leader, partition.epoch, list(partition.isr))
 
-    def alter(self, partition: Partition, epoch: int, isr: list[Broker], leader: Broker) -> None:
-        """AlterPartition of a leader: granted if it still leads, and all members are alive."""
-        if partition.leader is not leader or epoch != partition.epoch:
+    def alter(
+        self,
+        partition: Partition,
+        epoch: int,
+        isr: list[Broker],
+        leader: Broker,
+        incarnations: dict[Broker, int],
+    ) -> None:
+        """AlterPartition of a leader: granted if it still leads, to members that are alive.
+
+        A leader that speaks of a process that is over is refused: what that one had may be gone (KIP-903).
+        """
+        known = self.brokers
+        is_stale = any(0 <= n != known[r].incarnation for r, n in incarnations.items())
+        if partition.leader is not leader or epoch != partition.epoch or is_stale:
             self._tell(leader, partition)
             return
         gone = [r for r in partition.isr if r not in isr]
-        known = self.brokers
         partition.isr = [r for r in isr if known[r].is_alive and not known[r].is_stopping]
         self._note_eligible(partition, gone)
         self._tell(leader, partition)

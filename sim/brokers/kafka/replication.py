@@ -94,11 +94,15 @@ class Partition:
 
 @dataclass(slots=True)
 class Follower:
-    """What a leader knows of a follower (K-10, K-21). `since` (s) it is judged."""
+    """What a leader knows of a follower (K-10, K-21). `since` (s) it is judged.
+
+    `incarnation`: which of its broker's processes has fetched; -1 while none has.
+    """
 
     end: int = 0
     since: float = 0.0
     fetcher: Fetcher | None = None
+    incarnation: int = -1
 
     def caught_up_at(self, log: Log) -> float:
         """When it had all that there was (s): until the next record came, unless it had stopped fetching before."""
@@ -217,12 +221,12 @@ class Leadership:
 
     # -- followers ---------------------------------------------------------------------------------------------
 
-    def fetched_by(self, replica: Broker, end: int) -> None:
+    def fetched_by(self, replica: Broker, end: int, incarnation: int) -> None:
         """A follower's fetch says that it has everything below `end`."""
         follower = self.followers.get(replica)
         if follower is None:
             return
-        is_news, follower.end = end != follower.end, end
+        is_news, follower.end, follower.incarnation = end != follower.end, end, incarnation
         if replica in self.isr:
             if is_news:
                 self.advance()
@@ -255,8 +259,9 @@ class Leadership:
         """AlterPartition: the controller decides on the ISR; without it nothing changes (K-31, K-32)."""
         self._asked = isr
         self._isr_changed()
-        controller = self.broker.cluster.controller
-        self.broker.to_controller(controller.alter, self.partition, self.epoch, isr, self.broker)
+        controller, me = self.broker.cluster.controller, self.broker
+        incarnations = {r: self.followers[r].incarnation for r in isr if r is not me}
+        me.to_controller(controller.alter, self.partition, self.epoch, isr, me, incarnations)
 
     def told_isr(self, isr: list[Broker]) -> None:
         """The controller's word."""
@@ -306,6 +311,7 @@ class Fetcher:
         self.partitions: dict[Partition, None] = {}
         self._changed: dict[Partition, None] = {}  # what the next fetch has to mention
         # at the leader
+        self._incarnation = 0  # of the follower's process
         self._session: dict[Partition, tuple[int, int]] = {}  # end, and last epoch, of the follower's log
         self._news: dict[Partition, None] = {}  # partitions of which it has something to tell
         self._is_waiting = False  # a fetch lies there
@@ -316,7 +322,7 @@ class Fetcher:
             leader,
             Hop("replication", size_of=lambda _: self._response_size),
             opened=self._opened,
-            server_broken=self._gone,
+            server_broken=self.forgotten,
         )
 
     def follow(self, partition: Partition) -> None:
@@ -336,7 +342,7 @@ class Fetcher:
         self._changed.clear()
 
     def _opened(self) -> None:
-        self._gone()  # the leader has a new session, also if its process died with the old one
+        self.forgotten()  # the leader has a new session, also if its process died with the old one
         self._changed = dict.fromkeys(self.partitions)
         if self.partitions:
             self._fetch()
@@ -345,7 +351,7 @@ class Fetcher:
         logs = self.broker.logs
         asked = {p: (logs[p].end, logs[p].last_epoch) for p in self._changed}
         self._changed.clear()
-        self.connection.there.send(self._arrives, NO_COPY, asked)
+        self.connection.there.send(self._arrives, NO_COPY, self.broker.host.epoch, asked)
 
     # -- at the leader -----------------------------------------------------------------------------------------
 
@@ -354,14 +360,15 @@ class Fetcher:
         """Until when the leader has heard of the follower (s): infinity while it does."""
         return self.connection.server_silent_since
 
-    def _gone(self) -> None:
-        """The follower's connection is over, and its fetch session."""
+    def forgotten(self) -> None:
+        """The fetch session is over, with the follower's connection or with the leader's process."""
         self._is_waiting = self._is_woken = False
         self._session.clear()
         self._news.clear()
 
-    def _arrives(self, _copy: int, asked: dict[Partition, tuple[int, int]]) -> None:
+    def _arrives(self, _copy: int, incarnation: int, asked: dict[Partition, tuple[int, int]]) -> None:
         self._session |= asked
+        self._incarnation = incarnation
         self._is_waiting = True
         for partition in asked:
             self._heard(partition)
@@ -383,7 +390,7 @@ class Fetcher:
         end, last_epoch = self._session[partition]
         log = leadership.log
         if (log.last_epoch == last_epoch and end <= log.end) or log.diverges(end, last_epoch) is None:
-            leadership.fetched_by(self.broker, end)
+            leadership.fetched_by(self.broker, end, self._incarnation)
             if end < log.end:
                 self._news[partition] = None
             else:

@@ -628,6 +628,21 @@ def test_K15_several_producers_have_ids_of_their_own():
     assert told["published"] == told["confirmed"] == told["unique"] and told.causes == {}
 
 
+@pytest.mark.parametrize("since", [6.0, 7.5, 12.8])
+def test_K15_a_process_learns_who_leads_before_it_sends(since: float):
+    # given that all processes die, and that others lead when they are back
+    told = kafka(
+        channel=RF3,
+        producer={**every(0.25, 60), "batch_size": 1, "linger": 0.05, "request_timeout": 2.0},
+        faults=[down("*", since, 3.0)],
+        messages=60,
+        duration="60 s",
+    )
+    # then the first request goes to who leads by now, and none that was sent elsewhere is overtaken by it
+    assert told.causes == {("lost", "producer_down"): 12}
+    assert told["unique"] == 48 and told["out_of_order"] == 0
+
+
 def test_K18_a_producer_that_stands_still_gives_up_what_has_become_too_old():
     told = kafka(
         producer={**every(0.01, 1000), "linger": 0.05, "delivery_timeout": 3.0, "request_timeout": 2.0},

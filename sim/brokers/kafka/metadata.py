@@ -45,6 +45,9 @@ class Metadata:
         """A new process asks before it does anything else; what it learns then is what its first broker knows."""
         self._is_asking = self._is_under_way = False
         self.expires_at = self.world.now + self.max_age
+        self.leaders = dict.fromkeys(self.leaders)
+        self.knows_all = False
+        self._epochs = dict.fromkeys(self._epochs, -1)
         self.refresh()
 
     def learn(self, partition: Partition, epoch: int, leader: Broker | None) -> None:

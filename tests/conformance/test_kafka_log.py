@@ -121,6 +121,15 @@ def test_K08_what_waits_for_a_flush_dies_with_the_broker_and_with_acks_0_nobody_
     assert told.anomalies == {("lost", "socket_cut"): [("billing", 1), ("billing", 2)]}
 
 
+def test_what_waits_for_a_flush_takes_its_work_once() -> None:
+    # given batches of three producers at one instant, a flush of 20 ms each, and 15 ms of work for a request
+    channel = {"flush_messages": 1, "fsync": "20 ms", "cpu_per_request": "15 ms"}
+    producers = {"one": {}, "two": {}, "three": {}}
+    told = world(channel, {"acks": "1", **at(5.1)}, producers=producers, messages=3, faults=[NOBODY_READS])
+    # then the second is looked at when the first is on the disk, and each is there 20 ms after the one before
+    assert sorted(told_after(told)) == pytest.approx([2 * HOP + 0.020 * (i + 1) for i in range(3)], abs=1e-4)
+
+
 def test_flush_messages_of_several_records_flushes_when_so_many_have_come() -> None:
     driven = driven_world(channel={"flush_messages": 3})
     flushed = []

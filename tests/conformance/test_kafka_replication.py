@@ -240,6 +240,24 @@ def test_K30_below_min_insync_replicas_nothing_is_committed() -> None:
     assert driven.sent(110.0) == [0, 1]
 
 
+# -- a broker's CPU (section 4) ------------------------------------------------------------------------------------
+
+
+def test_a_broker_handles_one_request_after_the_other_in_the_time_that_is_set() -> None:
+    # given two producers, each with a record of 2 KiB at the same instant
+    times = {
+        "cpu_per_request": 3e-3,
+        "cpu_per_kib": 2e-3,
+        "append_time": 0.5e-3,
+        "append_time_per_kib": 0.25e-3,
+    }
+    two = {"shop": {}, "market": {}}
+    told = kafka(times, {**ACKS_1, **at(5.1), "size": 2048}, producers=two, messages=2)
+    work = 3e-3 + 2 * 2e-3 + 0.5e-3 + 2 * 0.25e-3
+    # then the consumer's fetch, which waits for the first, is answered before the second is handled
+    assert sorted(told_after(told)) == pytest.approx([2 * HOP + work, 2 * HOP + 2 * work + 3e-3], abs=1e-6)
+
+
 # -- K-21, K-22: followers -----------------------------------------------------------------------------------------
 
 

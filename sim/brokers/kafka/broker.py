@@ -25,18 +25,11 @@ from sim.storage import Disk
 if TYPE_CHECKING:
     from sim.brokers.kafka.cluster import Cluster
 
-REQUEST, PER_KIB = 50e-6, 10e-6  # seconds of CPU per request, and per KiB of it (sheet, section 4)
-APPEND, APPEND_PER_KIB = 5e-6, 1e-6  # seconds of an append to the page cache
-WRITE_PER_BYTE = (PER_KIB + APPEND_PER_KIB) / 1024
-
-
 class Broker:
     """A broker. What it leads dies with its process; its logs are in the page cache, and on its disk after a while.
 
     `metadata` is what it last heard from the controller: leader and leader epoch of every partition. Clients ask it.
     """
-
-    request_time = REQUEST
 
     def __init__(self, cluster: Cluster, name: str, group: str, number: int) -> None:
         self.cluster, self.world, self.name, self.number = cluster, cluster.world, name, number
@@ -47,6 +40,9 @@ class Broker:
         self.metadata: dict[Partition, tuple[int, Broker | None]] = {}
         self.leads: dict[Partition, Leadership] = {}
         self.fetchers: dict[Broker, Fetcher] = {}
+        settings = cluster.settings
+        self.request_time, self._append_time = settings.cpu_per_request, settings.append_time
+        self._time_per_byte = (settings.cpu_per_kib + settings.append_time_per_kib) / 1024
         self.busy = self._wire_busy = 0.0
         self.counts_bytes = (
             cluster.settings.broker_bandwidth is not None or cluster.sim.config.network.bandwidth is not None
@@ -99,19 +95,20 @@ class Broker:
     # -- what clients and followers ask ------------------------------------------------------------------------
 
     def produce(
-        self, partition: Partition, batch: Batch, acks: str, answer: Answer, request: float = REQUEST
+        self, partition: Partition, batch: Batch, acks: str, answer: Answer, is_further: bool = False
     ) -> None:
         """A producer's batch arrives; `answer(error, offset, at)` is called when it is decided.
 
-        `request`: what the handling of its request takes (s), which the first of several batches bears.
+        `is_further`: it is not the first of its request, which bears what the handling of that takes.
         """
-        at = self.work(request + APPEND + WRITE_PER_BYTE * batch.size)
         leadership = self.leads.get(partition)
+        if leadership is not None and leadership.is_flushing:
+            leadership.held.append(partial(self._go_on, partition, batch, acks, answer, is_further))
+            return
+        request = 0.0 if is_further else self.request_time
+        at = self.work(request + self._append_time + self._time_per_byte * batch.size)
         if leadership is None:
             answer(NOT_LEADER, -1, at)
-            return
-        if leadership.is_flushing:
-            leadership.held.append(partial(self._go_on, partition, batch, acks, answer, request))
             return
         if acks == "all" and len(leadership.isr) < partition.topic.min_insync_replicas:
             answer(NOT_ENOUGH, -1, at)  # K-11: before the append
@@ -141,12 +138,12 @@ class Broker:
         batch: Batch,
         acks: str,
         answer: Answer,
-        request: float,
+        is_further: bool,
         is_ok: bool | None,
     ) -> None:
         """The log is free for a batch that came during a flush; None: the process is over before that."""
         if is_ok is not None:
-            self.produce(partition, batch, acks, answer, request)
+            self.produce(partition, batch, acks, answer, is_further)
         elif acks == "0":
             answer(NOT_LEADER, -1, self.world.now)  # K-08: nobody else will miss it
 

@@ -119,8 +119,7 @@ class Lane:
         else:
             response = Response(self, number, batches)
             for i, batch in enumerate(batches):
-                request = 0.0 if i else self.broker.request_time
-                produce(batch.partition, batch, acks, partial(response.add, i), request)
+                produce(batch.partition, batch, acks, partial(response.add, i), is_further=i > 0)
 
     def _answer(self, number: int, batch: ProducerBatch, error: str, offset: int, at: float) -> None:
         batch.was_appended |= offset >= 0

@@ -28,7 +28,9 @@ class Channel:
 
     Hardware: `broker_delay` one way (s) between brokers, `election_time` (s) of a leader once it is decided, per
     partition and one after the other, `write_back` (s) of dirty pages, `fsync` of a flush that is asked for,
-    `broker_bandwidth` of a broker's network (null is unlimited).
+    `broker_bandwidth` of a broker's network (null is unlimited). A broker's CPU handles one request at a time, in
+    `cpu_per_request` and `cpu_per_kib` of what is produced, and then `append_time` and `append_time_per_kib` for each
+    batch.
 
     Source of the defaults: the Kafka sheet, sections 2 and 4.
     """
@@ -65,6 +67,10 @@ class Channel:
     write_back: Seconds = 30.0
     fsync: Distribution = Constant(0.001)
     broker_bandwidth: BytesPerSecond | None = None
+    cpu_per_request: Seconds = 50e-6
+    cpu_per_kib: Seconds = 10e-6
+    append_time: Seconds = 5e-6
+    append_time_per_kib: Seconds = 1e-6
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,24 @@ def test_K21_a_follower_that_comes_back_joins_the_isr_when_it_has_all() -> None:
     assert len(driven.partition.isr) == 3
 
 
+def test_K21_a_follower_that_has_all_joins_the_isr_though_nothing_is_written() -> None:
+    # given one that registers again and fetches all before the leader hears that it was fenced
+    driven = driven_world(
+        channel=RF3,
+        producer={**ACKS_1, **at(6.0)},
+        messages=1,
+        faults=[
+            down("orders.3", 20.0, 3.0),
+            {"partition": "orders.controller -> orders.1", "at": 28.4, "lasting": 0.2},
+        ],
+    )
+    driven.run(28.6)
+    assert len(driven.partition.isr) == 2
+    # then it is there again with the next fetch, which is sent each replica.fetch.wait.max.ms
+    driven.run(30.0)
+    assert len(driven.partition.isr) == 3
+
+
 @pytest.mark.parametrize("since", [20.0, 20.7, 21.4])
 def test_K22_a_follower_that_dies_stalls_acks_all_until_its_session_is_over(since: float) -> None:
     producer = {"acks": "all", **at(since + 0.01)}

@@ -25,6 +25,7 @@ from sim.storage import Disk
 if TYPE_CHECKING:
     from sim.brokers.kafka.cluster import Cluster
 
+
 class Broker:
     """A broker. What it leads dies with its process; its logs are in the page cache, and on its disk after a while.
 

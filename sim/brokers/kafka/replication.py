@@ -7,6 +7,7 @@ watermark. Nobody waits for a disk (K-28).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class Leadership:
         self.followers = {r: Follower(0, now) for r in partition.replicas if r is not broker}
         self.waiting: deque[tuple[int, int, Answer]] = deque()  # acks=all: until it is committed
         self.readers: dict[Any, None] = {}  # consumers' fetches that wait for records
-        self._is_check_due = False
+        self._is_check_due = self._looks_again = False
         self._asked: list[Broker] | None = None  # an ISR that the controller was asked for
         self._counted: list[Follower] = []  # those that the high watermark waits for
         self._flush_messages = self.log.config.flush_messages
@@ -271,6 +272,19 @@ class Leadership:
                 self.followers[replica].since = self.world.now
         self.isr = list(isr)
         self._isr_changed()
+        if not self._looks_again and len(self.isr) <= len(self.followers):
+            self._looks_again = True
+            wait = self.broker.cluster.settings.replica_fetch_wait_max
+            self.world.in_background(wait, self._fetched_in_vain)
+
+    def _fetched_in_vain(self) -> None:
+        """Fetches that waited for nothing were sent again: who is not in the ISR may be so with what it has."""
+        self._looks_again = False
+        if self.broker.leads.get(self.partition) is self:
+            for replica, follower in self.followers.items():
+                is_heard = follower.fetcher is not None and follower.fetcher.heard_until == math.inf
+                if is_heard and replica not in self.isr:
+                    self.fetched_by(replica, follower.end, follower.incarnation)
 
     def _isr_changed(self) -> None:
         """Who may be in the ISR counts already, so that no member ever lacks what is committed (KIP-497)."""

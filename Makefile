@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 FLAGSHIP := delivery-guarantees
+SEED ?= 1
+WORLDS ?= 400
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab bench mutants index lock clean
+.PHONY: help demo test lab bench mutants worlds index lock clean
 
 help:  ## this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -32,6 +34,10 @@ bench: $(VENV)/.dev  ## run the benchmarks
 
 mutants: $(VENV)/.dev  ## does the test suite notice each planted mistake?
 	$(BIN)/python tests/mutants/run.py
+
+worlds: $(VENV)/.dev  ## look for a random world that breaks a property: make worlds SEED=2 WORLDS=1000
+	MSGSIM_WORLDS=$(WORLDS) $(BIN)/python -m pytest tests/properties/test_kafka.py tests/properties/test_rabbitmq.py \
+		-n 2 --hypothesis-seed=$(SEED)
 
 index: $(VENV)/.base  ## write scenarios/index.json anew (after a new title or question)
 	$(BIN)/python -c "from sim.scenario import index; print(index.write_index(index.CHECKOUT))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -17,12 +18,17 @@ seeds = st.integers(0, 2**32)
 
 
 def examples(number: int) -> settings:
-    """So many worlds, the same ones every time, and no time spent on shrinking one that fails."""
+    """So many worlds, the same ones every time, and no time spent on shrinking one that fails.
+
+    For `make worlds` as many as it asks for, and others for each seed.
+    """
+    wanted = int(os.environ.get("MSGSIM_WORLDS", "0"))
     return settings(
-        max_examples=number,
+        max_examples=wanted or number,
         deadline=None,
+        database=None,
         suppress_health_check=list(HealthCheck),
-        derandomize=True,
+        derandomize=not wanted,
         phases=[Phase.explicit, Phase.generate],
     )
 

@@ -298,6 +298,24 @@ def test_K40_offsets_expire_without_members(monkeypatch: pytest.MonkeyPatch) -> 
     assert missed.causes == {("lost", "offset_reset_latest"): 1} and missed.places()[3] == "lost"
 
 
+@pytest.mark.parametrize("away", [(), (35.0,)], ids=["once", "twice"])
+def test_K40_offsets_expire_so_long_after_the_last_member_has_left(away: tuple[float, ...]) -> None:
+    # given offsets.retention.minutes of 20 s, and a group that has no members from 20 s to 30 s, or again from 35 s on
+    world = Driven(
+        channel={"offsets_retention": 20.0},
+        faults=[
+            {"stop": "billing.1", "at": 20.0, "lasting": "10 s"},
+            *({"stop": "billing.1", "at": time, "lasting": "100 s"} for time in away),
+        ],
+        duration="200 s",
+    )
+    group = world.broker.groups[0]
+    world.run(until=54.9)
+    assert group.committed(world.partition) == 5  # 40 s, which is 20 s after it left first, has passed
+    world.run(until=55.1)
+    assert group.committed(world.partition) == (None if away else 5)
+
+
 @pytest.mark.parametrize("reset", ["earliest", "latest"])
 def test_K40_a_log_that_was_cut_off_is_read_on_from_where_it_diverged(reset: str) -> None:
     """KIP-320: the disk of the only replica is lost; what comes at its offsets then is read, whatever the reset."""

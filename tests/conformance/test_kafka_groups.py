@@ -11,8 +11,9 @@ import pytest
 from sim.brokers.kafka import classic
 from sim.brokers.kafka.assignors import cooperative_sticky, range_, shared, sticky
 from sim.brokers.kafka.consumer import Consumer
+from sim.brokers.kafka.group import ILLEGAL_GENERATION, STALE_MEMBER_EPOCH
 from tests.conformance.builders import Story
-from tests.conformance.kafka import START, STEP, Driven, at_once, books, kafka
+from tests.conformance.kafka import START, STEP, Driven, at, at_once, books, kafka
 
 KEYS = {"number": 64}
 HEARTBEAT, SESSION, HEARTBEAT_848 = 3.0, 45.0, 5.0
@@ -204,6 +205,97 @@ def test_K33_a_member_joins_although_nobody_coordinates_when_it_starts() -> None
     assert [len(c.assigned) for c in world.broker.groups[0].clients] == [1]
 
 
+def test_K33_a_session_counts_from_the_last_heartbeat_and_not_from_the_death() -> None:
+    def over(since: float) -> float:
+        world = Driven(faults=[{"crash": "billing.1", "at": since, "lasting": "200 s"}], duration="300 s")
+        world.run(until=since)
+        group = world.broker.groups[0]
+        while group.members:
+            world.run(until=world.sim.world.now + 0.25)
+        return world.sim.world.now
+
+    # given deaths at all times between two heartbeats
+    ends = {over(20.0 + 0.25 * i) for i in range(int(HEARTBEAT / 0.25))}
+    # then the session ends so long after one heartbeat, or after the next
+    assert max(ends) - min(ends) == HEARTBEAT and len(ends) == 2
+
+
+def test_K33_members_that_are_heard_in_time_stay() -> None:
+    # given the only broker, and so the coordinator, away for as long as its session
+    world = Driven(
+        channel={"partitions": 2},
+        service={"consumers": 2},
+        faults=[{"crash": "orders", "at": 20.0, "lasting": "3 s"}],
+        duration="200 s",
+    )
+    world.run(until=19.0)
+    group = world.broker.groups[0]
+    generation, members = group.generation, list(group.members)
+    # then nobody is out: not when it is back, and not a session later
+    world.run(until=150.0)
+    assert group.generation == generation and list(group.members) == members
+
+
+@pytest.mark.parametrize("protocol", [{"group_protocol": "consumer"}, {"group_protocol": "share"}])
+def test_K33_the_session_of_a_new_group_is_the_groups_own(protocol: dict[str, Any]) -> None:
+    # given a client that says something else (KIP-848, KIP-932: group.consumer.session.timeout.ms)
+    world = Driven(
+        service={"consumer_session_timeout": "10 s", "session_timeout": "45 s", **protocol},
+        faults=[{"crash": "billing.1", "at": 20.0, "lasting": "200 s"}],
+        duration="300 s",
+    )
+    group = world.broker.groups[0]
+    world.run(until=20.0 + 10.0 - HEARTBEAT_848 - 0.01)
+    assert len(group.members) == 1
+    world.run(until=20.0 + 10.0 + 0.01)
+    assert not group.members
+
+
+def test_K33_only_the_coordinator_misses_a_heartbeat() -> None:
+    # given a member that does not reach a broker that does not coordinate
+    world = Driven(
+        channel={"nodes": 3, "partitions": 2},
+        service={"consumers": 2},
+        faults=[{"partition": "billing.1 <-> orders.3", "at": 20.0, "lasting": "80 s"}],
+        duration="200 s",
+    )
+    world.run(until=19.0)
+    group = world.broker.groups[0]
+    generation, members = group.generation, list(group.members)
+    world.run(until=190.0)
+    assert group.generation == generation and list(group.members) == members
+
+
+def test_K33_a_commit_counts_when_the_replicas_have_it() -> None:
+    # given followers that stand still for a while
+    stands = [{"pause": f"orders.{i}", "at": 20.0, "lasting": "4 s"} for i in (2, 3)]
+    world = Driven(channel={"nodes": 3}, faults=stands, duration="100 s")
+    world.run(until=21.0)
+    offsets, answers = world.cluster.committed, []
+    offsets.commit("others", {world.partition: (3, 0)}, answers.append)
+    world.run(until=23.9)
+    assert not answers and offsets.at("others", world.partition) is None
+    world.run(until=26.0)
+    assert answers == ["NONE"] and offsets.at("others", world.partition) == (3, 0)
+
+
+def test_K33_a_commit_that_a_deposed_coordinator_could_not_write_is_sent_again() -> None:
+    # given that orders.1 coordinates, and leads the topic, but is cut off from the other brokers when a record comes
+    others = ("orders.2", "orders.3", "orders.controller")
+    world = Driven(
+        channel={"nodes": 3},
+        producer=at(20.5),
+        faults=[{"partition": f"orders.1 <-> {other}", "at": 20.0, "lasting": "15 s"} for other in others],
+        messages=1,
+    )
+    group = world.broker.groups[0]
+    world.run(until=34.9)
+    assert world.sent(20.0) == [0] and group.committed(world.partition) is None
+    # then the next coordinator hears of the commit when the old one knows that it is none
+    world.run(until=40.0)
+    assert group.committed(world.partition) == 1
+
+
 # -- K-34: rebalances -----------------------------------------------------------------------------------------------
 
 
@@ -308,6 +400,25 @@ def test_K34_uncommitted_work_comes_again_unless_it_is_committed_when_revoked(
     assert committed["duplicates"] == 0 and committed["unique"] == 400
 
 
+def test_K34_members_learn_of_a_rebalance_with_their_next_heartbeat() -> None:
+    def formed(joined: float) -> float:
+        world = Driven(
+            service={"consumers": 2},
+            faults=[{"stop": "billing.2", "at": 10.0, "lasting": joined - 10.0}],
+            duration="100 s",
+        )
+        world.run(until=joined)
+        group = world.broker.groups[0]
+        while len(group.members) < 2 or group.state is not classic.State.STABLE:
+            world.run(until=world.sim.world.now + 0.25)
+        return world.sim.world.now
+
+    # given that one joins, at all times between two heartbeats of the other
+    ends = {formed(20.0 + 0.25 * i) for i in range(int(HEARTBEAT / 0.25))}
+    # then the rebalance is over with one of its heartbeats, or with the next
+    assert max(ends) - min(ends) == HEARTBEAT and len(ends) == 2
+
+
 def test_K34_automatic_commits_happen_before_partitions_go() -> None:
     told = kafka(
         channel={"partitions": 12},
@@ -409,6 +520,56 @@ def test_K35_who_is_given_a_partition_reads_no_offset_that_is_about_to_be_replac
     # then the member leaves, and both it and the next one wait until the commit counts
     assert longest_gap(told.times("processed"), since=START)[0] > 3.0
     assert told["unique"] == 20 and told["duplicates"] == told["lost"] == 0
+
+
+@pytest.mark.parametrize("protocol", [EAGER, KIP_848], ids=["classic", "KIP-848"])
+def test_K35_a_commit_of_an_old_generation_is_refused(protocol: dict[str, Any]) -> None:
+    world = Driven(service=protocol, producer=at(60.0), messages=1)
+    world.run(until=20.0)
+    group = world.broker.groups[0]
+    (member,) = group.members
+    answers: list[str] = []
+    group.commit(member, member.epoch - 1, {world.partition: (3, 0)}, answers.append)
+    world.run(until=21.0)
+    assert answers == [ILLEGAL_GENERATION if protocol is EAGER else STALE_MEMBER_EPOCH]
+    assert group.committed(world.partition) is None
+    group.commit(member, member.epoch, {world.partition: (0, 0)}, answers.append)
+    world.run(until=22.0)
+    assert answers[1:] == ["NONE"] and group.committed(world.partition) == 0
+
+
+@PROTOCOLS
+def test_K35_a_member_that_is_out_does_not_set_the_offset_back(protocol: dict[str, Any]) -> None:
+    # given a member that stands still amid a record for longer than its session, and commits that when it goes on
+    timeouts = {"session_timeout": "10 s", "consumer_session_timeout": "10 s"}
+    world = Driven(
+        service={"consumers": 2, "service_time": "50 ms", **timeouts, **protocol},
+        faults=[{"pause": "billing.1", "at": 30.03, "lasting": "30 s"}],
+        messages=800,
+    )
+    group, committed = world.broker.groups[0], [0]
+    while world.sim.world.now < 65.0:
+        world.run(until=world.sim.world.now + 0.005)
+        committed.append(group.committed(world.partition) or 0)
+    # then what the other one has come to stands
+    assert committed == sorted(committed) and committed[-1] > 500
+
+
+def test_K34_a_rebalance_waits_for_a_long_poll_up_to_max_poll_interval() -> None:
+    # given a poll that takes 100 s, which is more than a session, and another member that joins amid it
+    world = Driven(
+        producer=at_once(10) | {"linger": "5 ms"},
+        service={"consumers": 2, "service_time": "10 s"},
+        faults=[{"stop": "billing.2", "at": 4.0, "lasting": "16 s"}],
+        messages=10,
+    )
+    group = world.broker.groups[0]
+    world.run(until=100.0)
+    assert group.state is classic.State.PREPARING and len(group.members) == 2
+    world.run(until=120.0)
+    # then it is over with the poll, and nothing was done twice
+    assert group.state is classic.State.STABLE and len(group.members) == 2
+    assert world.sent(0.0) == list(range(10))
 
 
 # -- K-44: static membership ----------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from sim.brokers.kafka import cluster
 from sim.brokers.kafka.log import ABORT
 from tests.conformance.builders import Story
 from tests.conformance.kafka import HOP, RF3, Driven, at, kafka, outcomes, told_after
-from tests.conformance.test_kafka_replication import down, driven_world, every, world
+from tests.conformance.test_kafka_replication import ACKS_1, down, driven_world, every, world
 
 WRITE_BACK = 30.0  # seconds
 KIB = 1024
@@ -372,3 +373,26 @@ def test_internal_topics_stay_short() -> None:
     before = offsets.agreed("billing", driven.partition)
     offsets.read(driven.cluster.brokers[1])
     assert offsets.agreed("billing", driven.partition) == before == 6000
+
+
+def test_what_was_compacted_away_counts_until_all_disks_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given offsets of a group that commits no more, and that are compacted away behind those of another
+    monkeypatch.setattr(cluster, "COMPACTS_AT", 20)
+    driven = driven_world(
+        channel={**RF3, "write_back": 1.0},
+        producer={**ACKS_1, **every(0.1, 5.0, 25.0)},
+        service={"commit_every": 1},
+        faults=[down(f"orders.{i}", 60.0, 5.0, "disk_loss") for i in (1, 2, 3)],
+    )
+    driven.run(4.0)
+    topic, offsets, answers = driven.cluster.offsets, driven.cluster.committed, []
+    offsets.commit("others", {driven.partition: (3, 0)}, answers.append)
+    driven.run(50.0)
+    assert answers == ["NONE"] and all(b.logs[topic.partition].start > 100 for b in driven.cluster.brokers)
+    # then another coordinator knows it, too
+    offsets.read(driven.cluster.brokers[1])
+    assert offsets.at("others", driven.partition) == (3, 0)
+    # and nobody does when no disk is left
+    driven.run(100.0)
+    assert topic.coordinator is not None
+    assert offsets.at("others", driven.partition) is None

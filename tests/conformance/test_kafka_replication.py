@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from tests.conformance.builders import Story
-from tests.conformance.kafka import HOP, RF3, Driven, at, books, kafka, outcomes, stored, told_after
+from tests.conformance.kafka import (
+    HOP,
+    RF3,
+    Driven,
+    at,
+    books,
+    deliveries,
+    kafka,
+    outcomes,
+    stored,
+    told_after,
+)
 
 ACKS_1 = {"acks": "1"}
 REQUEST, APPEND = 60e-6, 6e-6  # seconds of a broker's CPU per produce request of 1 KiB (sheet, section 4)
@@ -56,6 +67,16 @@ def told_at(told: Story) -> list[float]:
 
 APART = [cut("orders.1", "orders.2", 5.25, 30.0), cut("orders.1", "orders.3", 5.25, 30.0)]
 DIES: dict[str, Any] = {"on": "orders.appended #3", "after": 0.002, "lasting": 30.0}
+
+
+def test_partitions_begin_at_one_broker_after_the_other() -> None:
+    driven = driven_world(channel={**RF3, "partitions": 4})
+    first, second, third = driven.cluster.brokers
+    replicas = [partition.replicas for partition in driven.broker.partitions]
+    assert replicas[:3] == [[first, second, third], [second, third, first], [third, first, second]]
+    assert replicas[3] == replicas[0]
+    assert [partition.leader for partition in driven.broker.partitions] == [first, second, third, first]
+
 
 # -- K-09, K-24, K-25: what only the leader has --------------------------------------------------------------------
 
@@ -154,6 +175,40 @@ def test_K10_the_slowest_member_of_the_isr_counts() -> None:
     assert told_after(told) == pytest.approx([2 * HOP + 2 * 40 * 0.25e-3] * 5, abs=3 * REQUEST)
 
 
+def test_K25_what_a_new_leader_has_is_committed_when_the_isr_has_it() -> None:
+    # given a record that orders.2 has and orders.3, which is cut off, has not, and a leader that dies
+    faults = [
+        cut("orders.1", "orders.3", 5.0, 300.0),
+        cut("orders.2", "orders.3", 5.0, 35.0),
+        down("orders.1", 6.0, 300.0),
+    ]
+    driven = driven_world(channel=RF3, producer={**ACKS_1, **at(5.1)}, faults=faults)
+    driven.run(39.0)
+    # then orders.2 leads, and nobody gets the record until orders.3 has it, too
+    second = driven.cluster.brokers[1]
+    assert driven.partition.leader is second and second.logs[driven.partition].end == 1
+    assert not driven.sent(0.0)
+    driven.run(45.0)
+    assert driven.sent(40.0) == [0]
+
+
+def test_K24_who_has_to_cut_off_is_not_in_sync() -> None:
+    # given message 2 on orders.1 alone, in whose place the new leader has message 3; brokers are 5 ms apart
+    driven = driven_world(
+        channel={**RF3, **FAR},
+        producer={**ACKS_1, **at(5.1, 5.2, 5.3, 20.0)},
+        faults=[*APART, {**DIES, "crash": "orders.1"}],
+    )
+    first, second, _ = driven.cluster.brokers
+    old, new = first.logs[driven.partition], second.logs[driven.partition]
+    driven.run(35.2)
+    assert old.records.tolist() == [0, 1, 2] and new.records.tolist() == [0, 1, 3]
+    # then orders.1 is in the ISR when its log is the leader's, and not a moment before
+    while first not in driven.partition.isr:
+        driven.run(driven.sim.world.now + HOP)
+    assert old.records == new.records and driven.sim.world.now < 50.0
+
+
 # -- K-12: an ISR of one -------------------------------------------------------------------------------------------
 
 ALONE = [cut("orders.1", "orders.2", 10.0, 100.0), cut("orders.1", "orders.3", 10.0, 100.0)]
@@ -210,19 +265,19 @@ def test_K30_who_lost_its_page_cache_is_not_taken_for_what_its_process_before_wa
 
 
 def test_K30_a_leader_that_speaks_of_a_process_that_is_over_is_refused() -> None:
-    # given a follower whose machine loses power, and a leader that has not heard of it (KIP-903)
-    driven = driven_world(channel=RF3, producer=at(12.0), messages=1)
+    # given a follower whose machine loses power, and a leader that hears nothing of its next process (KIP-903)
+    apart = cut("orders.1", "orders.2", 20.0, 100.0)
+    driven = driven_world(channel=RF3, producer=at(12.0), messages=1, faults=[apart])
     first, second, third = driven.cluster.brokers
     driven.run(14.0)
     second.host.crash("machine")
     driven.run(24.0)
     second.host.restart()
     driven.run(24.1)
-    before = list(driven.partition.isr)
     told = {second: 0, third: 0}
     controller = driven.cluster.controller
     controller.alter(driven.partition, driven.partition.epoch, [first, third, second], first, told)
-    assert before == driven.partition.isr
+    assert driven.partition.isr == [first, third]
     told[second] = second.host.epoch
     controller.alter(driven.partition, driven.partition.epoch, [first, third, second], first, told)
     assert driven.partition.isr == [first, third, second]
@@ -238,6 +293,35 @@ def test_K30_below_min_insync_replicas_nothing_is_committed() -> None:
     assert leadership.high_watermark == 0 and not driven.sent(0.0)
     driven.run(130.0)
     assert driven.sent(110.0) == [0, 1]
+
+
+def test_K30_who_left_while_enough_were_in_sync_may_not_lead() -> None:
+    # given that orders.3 is out of the ISR, and does without two records, when first orders.1 and then orders.2 die
+    faults = [
+        cut("orders.1", "orders.3", 10.0, 200.0),
+        cut("orders.2", "orders.3", 10.0, 200.0),
+        NOBODY_READS,
+        down("orders.1", 80.0, 60.0),
+        down("orders.2", 90.0, 30.0),
+    ]
+    told = world(RF3, {"acks": "all", **at(12.0, 70.0, 70.1)}, faults=faults)
+    # then orders.3, which is alive all the time, waits like all others
+    assert outcomes(told) == ["confirmed"] * 3
+    assert told["lost"] == 0 and told["unique"] == 3
+
+
+def test_K30_who_has_lost_its_page_cache_is_not_eligible_any_more() -> None:
+    # given an ISR of orders.1 alone; orders.2, which left it when its machine lost power, is back when orders.1 dies
+    faults = [
+        NOBODY_READS,
+        down("orders.3", 20.0, 120.0),
+        down("orders.2", 62.0, 20.0, "machine_crash"),
+        down("orders.1", 75.0, 50.0),
+    ]
+    told = world(RF3, {"acks": "all", **at(12.0, 60.0, 60.1)}, faults=faults)
+    # then it does not lead without the two records that its disk did not have
+    assert outcomes(told) == ["confirmed"] * 3
+    assert told["lost"] == 0 and told["unique"] == 3
 
 
 # -- a broker's CPU (section 4) ------------------------------------------------------------------------------------
@@ -313,6 +397,22 @@ def test_K21_a_follower_that_has_all_joins_the_isr_though_nothing_is_written() -
     assert len(driven.partition.isr) == 3
 
 
+def test_K21_a_follower_joins_the_isr_with_all_that_is_committed() -> None:
+    # given 200 records that orders.3 lacks when it is back, which take 2 s on the wire
+    driven = driven_world(
+        channel={**RF3, "broker_bandwidth": 100 * 1024.0},
+        producer={**ACKS_1, **every(0.1, 70.0, 90.0)},
+        faults=[cut("orders.1", "orders.3", 10.0, 90.0)],
+    )
+    third = driven.cluster.brokers[2]
+    driven.run(100.0)
+    assert len(driven.partition.isr) == 2
+    while third not in driven.partition.isr:
+        driven.run(driven.sim.world.now + 0.1)
+    assert third.logs[driven.partition].end == 200
+    assert 102.0 < driven.sim.world.now < 110.0
+
+
 @pytest.mark.parametrize("since", [20.0, 20.7, 21.4])
 def test_K22_a_follower_that_dies_stalls_acks_all_until_its_session_is_over(since: float) -> None:
     producer = {"acks": "all", **at(since + 0.01)}
@@ -325,6 +425,21 @@ def test_K22_a_follower_that_is_stopped_stalls_nobody() -> None:
     producer = {"acks": "all", **every(0.05, 19.5, 20.5)}
     told = world(RF3, producer, faults=[down("orders.3", 20.0, 60.0, "stop")])
     assert max(told_after(told)) < 0.01 and told["unique"] == 20
+
+
+def test_K22_a_follower_that_is_being_stopped_does_not_come_back() -> None:
+    # given that orders.3 goes on fetching for a second, until another leads the partition that it led
+    driven = driven_world(
+        channel={**RF3, "partitions": 3, "election_time": 1.0},
+        producer={"acks": "all", "keys": {"number": 64}, **every(0.05, 19.5, 21.5)},
+        faults=[down("orders.3", 20.0, 60.0, "stop")],
+    )
+    first, second, third = driven.cluster.brokers
+    # then it is out of the ISR from the beginning, whatever it fetches
+    for tenth in range(1, 30):
+        driven.run(20.0 + 0.1 * tenth)
+        assert driven.partition.isr == [first, second]
+    assert not third.host.is_up
 
 
 # -- K-23: the leader ----------------------------------------------------------------------------------------------
@@ -340,6 +455,35 @@ def test_K23_nobody_leads_until_the_session_of_the_dead_leader_is_over(kind: str
     late = 0.1 + BACKOFF + (2.0 if kind == "machine_crash" else 0.0)
     assert all(SESSION - HEARTBEAT <= seconds <= SESSION + late for seconds in away)
     assert told["unique"] == 2 and told["lost"] == 0
+
+
+def test_K23_a_session_counts_from_the_last_heartbeat_and_not_from_the_death() -> None:
+    def over(since: float) -> float:
+        driven = driven_world(channel=RF3, faults=[down("orders.1", since, 60.0)])
+        while driven.partition.leader is driven.cluster.brokers[0]:
+            driven.run(driven.sim.world.now + 0.25)
+        return driven.sim.world.now
+
+    # given deaths at all times between two heartbeats
+    ends = {over(20.0 + 0.25 * i) for i in range(int(HEARTBEAT / 0.25))}
+    # then the session ends so long after one heartbeat, or after the next
+    assert max(ends) - min(ends) == HEARTBEAT and len(ends) == 2
+
+
+def test_K23_leaders_are_elected_one_after_the_other() -> None:
+    # given two partitions of six that the dead broker led, and elections that take a second each
+    driven = driven_world(
+        channel={**RF3, "partitions": 6, "election_time": 1.0}, faults=[down("orders.1", 20.0, 60.0)]
+    )
+    driven.run(19.0)
+    first, *others = driven.cluster.brokers
+    orphans = [p for p in driven.broker.partitions if p.leader is first]
+    led: list[float] = []
+    while len(led) < len(orphans):
+        driven.run(driven.sim.world.now + 0.1)
+        now_led = sum(any(p in broker.leads for broker in others) for p in orphans)
+        led += [driven.sim.world.now] * (now_led - len(led))
+    assert len(led) == 2 and led[1] - led[0] == pytest.approx(1.0)
 
 
 def test_K23_a_quick_restart_does_not_help() -> None:
@@ -364,6 +508,25 @@ def test_K23_the_preferred_leader_gets_leadership_back() -> None:
     # auto.leader.rebalance.enable: every 300 s
     driven.run(301.0)
     assert driven.partition.leader is first and driven.partition in first.leads
+
+
+def test_K23_a_preferred_leader_that_is_not_in_sync_waits_for_the_next_look() -> None:
+    # given that orders.1 is back, but cut off from whom it follows
+    away = [cut("orders.1", "orders.2", 45.0, 355.0), cut("orders.1", "orders.3", 45.0, 355.0)]
+    driven = driven_world(channel=RF3, faults=[down("orders.1", 20.0, 30.0), *away])
+    first, others = driven.cluster.brokers[0], driven.cluster.brokers[1:]
+    driven.run(301.0)
+    assert driven.partition.leader in others and first not in driven.partition.isr
+    driven.run(601.0)
+    assert driven.partition.leader is first
+
+
+def test_K23_a_client_whose_question_is_not_answered_asks_somebody_else() -> None:
+    # given a broker that stands still, and that the producer asks for metadata as well as the others, every 5 s
+    faults = [{"pause": "orders.2", "at": 20.0, "lasting": 130.0}, down("orders.1", 60.0, 60.0)]
+    told = world(RF3, {**ACKS_1, "metadata_max_age": 5.0, **every(1.0, 20.0, 80.0)}, faults=faults)
+    # then it learns of the new leader all the same
+    assert max(told_at(told)) < 81.0 and max(told_after(told)) < SESSION + 3.0
 
 
 # -- K-26, K-27: without an ISR ------------------------------------------------------------------------------------
@@ -452,11 +615,42 @@ def test_K31_metadata_that_age_sooner_end_it_sooner() -> None:
     assert 10 * (SESSION - HEARTBEAT) < told["lost_confirmed"] < 10 * (SESSION + 3 * 5.0 + 1.0)
 
 
+def test_K31_who_has_learnt_of_the_new_leader_does_not_forget_it() -> None:
+    # given that the isolated leader answers questions, too, with what it knows
+    lost = [i for i, place in enumerate(isolated("1", metadata_max_age=5.0).places()) if place == "lost"]
+    assert lost == list(range(lost[0], lost[-1] + 1))
+
+
 def test_K31_with_acks_all_it_confirms_nothing() -> None:
     told = isolated("all")
     assert told["lost"] == told["duplicates"] == 0 and told["unique"] == 600
     stalled = [i for i, t in enumerate(told_after(told)) if t > 1.0]
     assert stalled and told.order("sent").index(stalled[0]) == stalled[0]
+
+
+def test_K31_what_waits_at_a_deposed_leader_is_not_confirmed() -> None:
+    # given a record that waits for the ISR while others elect another leader; its producer waits for 30 s
+    others = ("orders.2", "orders.3", "orders.controller")
+    told = world(
+        RF3, {"acks": "all", **at(21.0)}, faults=[cut("orders.1", other, 20.0, 15.0) for other in others]
+    )
+    # then it is refused when the leader hears of that, tried again, and there once
+    assert 35.0 < told_at(told)[0] < 35.0 + 3 * BACKOFF
+    assert told["lost"] == 0 and deliveries(told) == [1]
+
+
+def test_K31_only_who_leads_now_changes_the_isr() -> None:
+    driven = driven_world(channel=RF3)
+    driven.run(5.0)
+    controller, partition = driven.cluster.controller, driven.partition
+    first, second, third = driven.cluster.brokers
+    controller.alter(partition, partition.epoch, [second], second, {})  # who never led
+    controller.alter(
+        partition, partition.epoch - 1, [first], first, {}
+    )  # who led once, in an epoch that is over
+    assert partition.isr == [first, second, third]
+    controller.alter(partition, partition.epoch, [first, second], first, {})
+    assert partition.isr == [first, second]
 
 
 def test_K32_without_a_controller_leaders_serve_on() -> None:

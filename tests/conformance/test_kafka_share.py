@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from sim.brokers.kafka.share import Snapshot, Written
 from sim.scenario import ScenarioError
 from tests.conformance.builders import Story
-from tests.conformance.kafka import HOP, RF3, START, Driven, at, at_once, books, deliveries, kafka
+from tests.conformance.kafka import HOP, RF3, START, STEP, Driven, at, at_once, books, deliveries, kafka
 
 LOCK, LIMIT = 30.0, 5
 ROUND_TRIP = 2 * HOP + 0.001
@@ -130,11 +132,56 @@ def test_K50_locks_that_run_out_count_as_deliveries_too() -> None:
     assert told.causes[("duplicate", "acquisition_lock_expired")] == LIMIT - 1
 
 
+def test_K50_the_next_leader_knows_how_often_a_record_was_delivered() -> None:
+    # given a record whose handler fails after a second each time, and a leader that is stopped amid the third
+    told = share(
+        channel={**RF3, "offsets_replication_factor": 3},
+        producer=at(START),
+        service={"service_time": "1 s", "failures": {"poison": 1.0}},
+        duration="100 s",
+        faults=[{"stop": "orders.1", "at": START + 2.5, "lasting": "80 s"}],
+    )
+    # then that delivery, which is in the leader's memory alone, is the only one that does not count
+    assert deliveries(told) == [LIMIT + 1]
+    assert told["dead_lettered"] == 1
+
+
+def test_K50_an_accepted_record_has_no_lock() -> None:
+    # given that the second record is accepted behind the first, whose lock runs out and who is worked on again
+    told = share(
+        service={
+            "consumers": 2,
+            "service_time": "2 s",
+            "share_record_lock_duration": "5 s",
+            "max_poll_records": 1,
+        },
+        producer=at(START, START + STEP),
+        duration="100 s",
+        faults=[{"crash": "billing.1", "at": START + 1.0, "lasting": "80 s"}],
+    )
+    # then the second does not come again when its lock would have run out
+    assert deliveries(told) == [2, 1] and told["unique"] == 2
+
+
 def test_K50_rejected_is_archived_at_once() -> None:
     told = share(
         service={"failures": {"poison": 1.0}, "on_failure": "discard"}, producer=at(START), messages=1
     )
     assert deliveries(told) == [1] and told.causes == {("dead_lettered", "archived"): 1}
+
+
+def test_K50_the_start_offset_goes_past_archived_records() -> None:
+    # given three times as many records as may be in flight, all of them rejected
+    told = share(
+        service={
+            "failures": {"poison": 1.0},
+            "on_failure": "discard",
+            "share_partition_max_record_locks": 10,
+        },
+        producer=bulk(30),
+        messages=30,
+    )
+    assert told["dead_lettered"] == 30 and deliveries(told) == [1] * 30
 
 
 def test_K50_a_failed_record_holds_nobody_up() -> None:
@@ -221,6 +268,69 @@ def test_K50_a_member_that_closes_releases_what_it_has_not_looked_at() -> None:
     assert told["unique"] == 40 and told["duplicates"] == 0
     assert max(told.times("processed")) < START + 6.0  # nobody waited for a lock
     assert len(books(told)) == 40
+
+
+def test_K50_what_a_closing_member_has_fetched_beside_its_poll_is_released_and_not_accepted() -> None:
+    # given two brokers, of which each answers with five records: a poll takes five
+    told = share(
+        channel={"nodes": 2, "partitions": 2},
+        producer=bulk(40) | {"keys": {"number": 64}},
+        service={"max_poll_records": 5, "service_time": "100 ms"},
+        duration="100 s",
+        faults=[{"stop": "billing.1", "at": START + 0.23, "lasting": "5 s"}],
+    )
+    # then the next process works on all that this one has not begun, before any lock would run out
+    assert told["unique"] == 40 and told["lost"] == told["duplicates"] == 0
+    assert max(told.times("processed")) < START + 5.23 + 40 * 0.1 + 0.5
+
+
+def test_K50_settled_before_nothing_begins_until_that_is_written() -> None:
+    told = share(service={"settle": "before"})
+    waits = [told.times("started", i)[0] - told.times("delivered", i)[0] for i in range(5)]
+    assert waits == pytest.approx([2 * HOP] * 5, abs=0.001)
+
+
+def test_K50_partitions_take_turns() -> None:
+    told = share(
+        channel={"partitions": 2},
+        producer=bulk(40) | {"keys": {"values": ["c", "d"]}},  # murmur2: of partition 0, and of 1
+        service={"max_poll_records": 1},
+        messages=40,
+    )
+    turns = [books(told).key_of(message) for message in told.order("delivered")]
+    assert len(set(turns)) == 2
+    assert all(turns[i] != turns[i + 1] for i in range(1, 30))  # at first there is a batch of one alone
+
+
+def test_K50_a_fetch_takes_so_many_of_all_partitions_together() -> None:
+    told = share(
+        channel={"partitions": 3},
+        producer=bulk(50) | {"keys": {"number": 64}},
+        service={"max_poll_records": 11},
+        messages=50,
+    )
+    assert max(Counter(told.times("delivered")).values()) == 11
+
+
+def test_K50_what_a_replaced_leader_writes_does_not_count() -> None:
+    key: Any = ("billing", None)
+    snapshot = Snapshot()
+    assert snapshot.apply(Written(key, 1, 0, {0: ("Acknowledged", 1)}))
+    assert snapshot.apply(Written(key, 2, 0, {1: ("Available", 1)}))
+    assert not snapshot.apply(Written(key, 1, 2, {1: ("Archived", 5)}))
+    assert snapshot.start == 0 and snapshot.states == {0: ("Acknowledged", 1), 1: ("Available", 1)}
+
+
+def test_K50_a_consumer_follows_a_leader_that_goes_on_as_a_follower() -> None:
+    # given a preferred leader that was away, and gets leadership back at 60 s from a broker that is well
+    told = share(
+        channel={**RF3, "leader_imbalance_check_interval": 30.0},
+        producer=at(70.0),
+        duration="100 s",
+        faults=[{"crash": "orders.1", "at": 20.0, "lasting": "20 s"}],
+    )
+    assert told["unique"] == 1
+    assert told.times("delivered", 0)[0] < 70.0 + 10 * HOP
 
 
 def test_K50_settled_before_a_crash_loses_the_poll() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sim.brokers.kafka.log import COMMIT, FENCED
 from sim.explain import explain
 from sim.scenario import ScenarioError
 from tests.conformance.kafka import HOP, RF3, START, STEP, Driven, at, books, kafka, outcomes, scenario
@@ -161,6 +162,88 @@ def test_K35_output_of_a_batch_whose_partitions_were_lost_is_aborted(protocol: s
     assert told.pairs("uncommitted").processings[:8].tolist() != [1] * 8
 
 
+def stands_still(after: float) -> Any:
+    """One of two processors does so amid message 3, for longer than its session, but not than its transaction."""
+    pause = {"pause": "shipping.1", "at": 10.0 + 3 * STEP + after, "lasting": "52 s"}
+    return chain(
+        producer={**CHAIN["producer"], **at(*(10.0 + STEP * i for i in range(8)))},
+        services={**CHAIN["services"], "shipping": {**CHAIN["services"]["shipping"], "consumers": 2}},
+        faults=[pause],
+        duration="120 s",
+    )
+
+
+@pytest.mark.parametrize("after, times", [(0.012, 2), (0.018, 2), (0.0205, 1), (0.0225, 1)])
+def test_K45_who_is_next_waits_for_offsets_that_may_be_committed_yet(after: float, times: int) -> None:
+    # given that it stands still before, or after, the coordinator has its offsets, and before it has its commit
+    told = stands_still(after)
+    # then its commit is refused, and the next one's output counts, or that one waits and goes on behind it
+    assert told.pairs("shipping").processings[3] == times
+    assert told.pairs("committed").processings[:8].tolist() == [1] * 8
+
+
+def test_K45_a_transaction_of_which_a_record_could_not_be_written_is_aborted() -> None:
+    # given transactions of 4 s over four partitions, of which one has no leader
+    def told(**resend: Any) -> Any:
+        return kafka(
+            channel={"nodes": 4, "partitions": 4},
+            producer={
+                **EVERY_SECOND,
+                "transaction_interval": "4 s",
+                "request_timeout": "1 s",
+                "delivery_timeout": "2 s",
+                "keys": {"number": 64},
+                **at(5.0, 5.1, 5.2, 5.3, 5.4, 6.0, 6.1, 6.2, 6.3, 6.4),
+                **resend,
+            },
+            services=BOTH,
+            faults=[{"crash": "orders.4", "at": 5.7, "lasting": "20 s"}],
+            duration="60 s",
+        )
+
+    # then what was written before is no more worth than what was not
+    once = told(resend={"timeout": None, "attempts": 1})
+    assert outcomes(once) == ["failed"] * 10
+    assert once.pairs("committed").processings[:10].tolist() == [0] * 10
+    assert sum(once.pairs("uncommitted").processings[:10]) >= 5
+    # and the application, which is told so, sends all of it again
+    assert told().pairs("committed").processings[:10].tolist() == [1] * 10
+
+
+def test_K45_a_commit_is_confirmed_when_the_decision_is_committed() -> None:
+    # given followers of the coordinator that stand still
+    stands = [{"pause": f"orders.{i}", "at": 5.5, "lasting": "4 s"} for i in (2, 3)]
+    world = Driven(
+        channel={"nodes": 3},
+        producer={**EVERY_SECOND, "transaction_interval": "50 s", **at(5.0)},
+        faults=stands,
+        messages=1,
+    )
+    world.run(until=6.0)
+    (producer,), answers = world.broker.producers, []
+    world.cluster.transaction_coordinator.end("shop", producer.epoch, COMMIT, answers.append)
+    world.run(until=9.4)
+    assert not answers and not world.partition.log().ends
+    world.run(until=12.0)
+    assert answers == ["NONE"] and len(world.partition.log().ends) == 1
+
+
+def test_K45_less_than_the_minimum_of_coordinators_decide_nothing() -> None:
+    # given transaction.state.log.min.isr of 2, and one broker of three, which leads the topic
+    gone = [{"crash": f"orders.{i}", "at": 20.0, "lasting": "100 s"} for i in (2, 3)]
+    world = Driven(
+        channel={"nodes": 3},
+        producer={**EVERY_SECOND, **at(60.0)},
+        service=READS_COMMITTED,
+        faults=gone,
+        messages=1,
+    )
+    world.run(until=119.0)
+    assert world.partition.log().end == 0  # not even begun
+    world.run(until=130.0)
+    assert world.sent(120.0) == [0]
+
+
 # -- K-46: an open transaction blocks readers --------------------------------------------------------------------------
 
 
@@ -218,6 +301,25 @@ def test_K46_a_hung_producer_blocks_until_its_timeout_and_the_next_scan() -> Non
     assert began + 60.0 - 2 * HOP <= late <= began + 60.0 + 10.0 + 10 * HOP
 
 
+def test_K46_a_coordinator_that_was_away_when_it_had_to_look_looks_when_it_is_back() -> None:
+    told = kafka(
+        producers={
+            "hung": {**EVERY_SECOND, **at(5.0), "messages": 1},
+            "plain": {**at(5.5), "messages": 1},
+        },
+        services=BOTH,
+        faults=[
+            {"pause": "hung", "at": 5.2, "lasting": "200 s"},
+            {"crash": "orders", "at": 58.0, "lasting": "5 s"},
+        ],
+        messages=None,
+        duration="220 s",
+    )
+    (message,) = [i for i in range(2) if books(told).created[i] == 5.5]
+    (late,) = told.times("delivered", message, "committed")
+    assert 65.0 < late < 65.0 + 2 * 10.0
+
+
 # -- K-47: fencing ----------------------------------------------------------------------------------------------------
 
 
@@ -255,10 +357,46 @@ def test_K47_a_new_session_of_the_same_id_aborts_the_old_ones_transaction() -> N
     assert late == ["INVALID_PRODUCER_EPOCH"]
 
 
+def test_K47_a_session_that_was_replaced_is_told_so_whatever_it_asks() -> None:
+    world = Driven(producer={**EVERY_SECOND, **at(5.0)}, messages=1)
+    world.run(until=5.5)
+    (producer,), (group,) = world.broker.producers, world.broker.groups
+    (member,) = group.members
+    zombie, coordinator = producer.epoch, world.cluster.transaction_coordinator
+    coordinator.init("shop", 60.0, lambda *session: None)  # by another process
+    world.run(until=6.5)
+    late: list[str] = []
+    offsets = {world.partition: (1, 0)}
+    coordinator.add_partition("shop", zombie, world.partition, late.append)
+    coordinator.add_offsets("shop", zombie, group, member.epoch, member, offsets, late.append)
+    coordinator.end("shop", zombie, COMMIT, late.append)
+    assert late == [FENCED] * 3
+
+
+def test_K47_a_session_begins_when_the_last_transaction_has_its_markers() -> None:
+    # given a transaction over four partitions that is decided while the leader of the last of them is away
+    world = Driven(
+        channel={"nodes": 4, "partitions": 4},
+        producer={**EVERY_SECOND, "keys": {"number": 64}, **at(*[5.0 + 0.01 * i for i in range(40)])},
+        faults=[{"crash": "orders.4", "at": 5.5, "lasting": "15 s"}],
+        messages=40,
+    )
+    world.run(until=8.0)
+    logs = [partition.log() for partition in world.broker.partitions]
+    assert [len(log.ends) for log in logs] == [1, 1, 1, 0]
+    answers: list[tuple[int, int]] = []
+    world.cluster.transaction_coordinator.init("shop", 60.0, lambda *session: answers.append(session))
+    world.run(until=20.0)
+    assert not answers
+    world.run(until=40.0)
+    assert len(answers) == 1
+    assert [[end.is_abort for end in log.ends] for log in logs] == [[False]] * 4
+
+
 def test_K47_a_zombie_of_the_group_cannot_commit_with_an_old_generation() -> None:
-    services = {**CHAIN["services"], "shipping": {**CHAIN["services"]["shipping"], "consumers": 2}}
-    paused = {"pause": "shipping.1", "at": START + 3 * STEP + 0.013, "lasting": "90 s"}
-    told = chain(services=services, faults=[paused], messages=8)
+    # given that it stands still amid a record, and goes on when another has processed that and those behind it
+    told = stands_still(after=0.013)
+    assert told.pairs("shipping").processings[3] == told.pairs("uncommitted").processings[3] == 2
     assert told.pairs("committed").processings[:8].tolist() == [1] * 8
 
 

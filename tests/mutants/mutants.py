@@ -7,23 +7,8 @@ not, the wider fast set of `run.py` is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One mistake: `file` under sim/, what stands there, what is put in its place, and what is wrong with that.
-
-    `first` are tests under tests/: files, or "file::test".
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    why: str
-    first: tuple[str, ...]
-
+from tests.mutants.kafka import KAFKA
+from tests.mutants.mutant import Mutant
 
 UNIT_KERNEL = "unit/test_kernel.py"
 TEXTBOOK = "conformance/test_textbook.py"
@@ -908,4 +893,4 @@ APPS = (
     ),
 )
 
-MUTANTS = (*KERNEL, *LEDGER, *METRICS, *NET, *CONNECTION, *HOST, *DISK, *FAULT, *BROKER, *APPS)
+MUTANTS = (*KERNEL, *LEDGER, *METRICS, *NET, *CONNECTION, *HOST, *DISK, *FAULT, *BROKER, *APPS, *KAFKA)

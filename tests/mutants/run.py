@@ -21,9 +21,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from queue import SimpleQueue
 
-from mutants import MUTANTS, Mutant
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # this is a script, beside what it imports
+
+from tests.mutants.mutant import Mutant  # noqa: E402
+from tests.mutants.mutants import MUTANTS  # noqa: E402
+
 PARTS = ("sim", "tests", "docs", "scenarios", "pyproject.toml")  # what the tests below read
 FAST = ("conformance", "unit", "properties/test_books.py")  # asked when the first tests do not notice
 LEFT_OUT = "conformance/test_statistics.py"  # on long runs, and on pictures

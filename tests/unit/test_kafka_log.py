@@ -266,6 +266,30 @@ def test_compaction_waits_for_enough_dirt_below_the_high_watermark() -> None:
     assert cleanable(log, 9) is None, "half is not more than half"
 
 
+def test_compaction_stops_at_an_open_transaction() -> None:
+    log = filled(0, 0, 0, config=LogConfig(segment_bytes=30, is_compacted=True))
+    log.append(batch(3, sequence=0, is_transactional=True), 0, 3.0)
+    for i in range(4, 9):
+        log.append(batch(i), 0, float(i))
+    assert log.segments == [0, 3, 6] and cleanable(log, 9) == 3
+
+
+def test_compaction_keeps_the_value_before_an_aborted_one() -> None:
+    log = filled(0)
+    log.append(batch(1, sequence=0, is_transactional=True), 0, 1.0)
+    log.append(Batch([ABORT], 78, 7, 0, control=ABORT), 0, 2.0)
+    assert compact(log, 3, lambda copy: 0) == [HOLE, 1, HOLE]
+    assert log.read(0, 3) == [0, HOLE, ABORT]
+
+
+def test_what_comes_in_the_place_of_what_was_cut_off_is_not_flushed() -> None:
+    log = filled(0, 0, 0, 0)
+    log.written_back(4, True)
+    log.truncate(2)
+    log.append(batch(4, 5, 6), 1, 4.0)
+    assert log.flushed == 2
+
+
 def test_a_failed_fsync_marks_what_no_later_one_writes() -> None:
     log = filled(0, 0, 0)
     log.written_back(1, True)

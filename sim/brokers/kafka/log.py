@@ -71,13 +71,13 @@ class End(NamedTuple):
 class Log:
     """One replica's log of a partition.
 
-    Offsets are dense; `start` is the first that retention has left (K-41), `segments` are the first offsets of its
-    files, and below `cleaned` it is compacted (K-42). 24 bytes a record.
+    Offsets are dense; `start` is the first that retention has left (K-41), `end` that of the next record (LEO),
+    `segments` are the first offsets of its files, and below `cleaned` it is compacted (K-42). 24 bytes a record.
     """
 
     def __init__(self, config: LogConfig = LogConfig()) -> None:
         self.config = config
-        self.start = self.cleaned = 0
+        self.start = self.end = self.cleaned = 0
         self.records = array("q")  # from offset `start` on
         self.bytes = array("q")  # size of each
         self.times = array("d")  # when each was appended at its leader (s)
@@ -96,20 +96,16 @@ class Log:
         self.has_aborts = False
         self.ended: list[int] = []  # records of the transaction that ended last
 
-    @property
-    def end(self) -> int:
-        """LEO: the offset of the next record."""
-        return self.start + len(self.records)
-
     def append(self, batch: Batch, epoch: int, now: float) -> int:
         """Append a batch as of a leader epoch; returns the offset of its first record."""
-        batch.offset = offset = self.start + len(self.records)
+        batch.offset = offset = self.end
         self._room -= batch.size
         if self._room < 0 or now > self._rolls_at:
             self._roll(offset, batch.size, now)
         if not self.epochs or self.epochs[-1][0] != epoch:
             self.epochs.append((epoch, offset))
         copies = batch.copies
+        self.end = offset + len(copies)
         if len(copies) == 1:
             self.records.append(copies[0])
             self.bytes.append(batch.size)
@@ -236,6 +232,8 @@ class Log:
 
     def epoch_at(self, offset: int) -> int:
         """The leader epoch of the record at an offset; -1 before the first."""
+        if self.epochs and self.epochs[-1][1] <= offset:
+            return self.epochs[-1][0]
         i = bisect_right(self.epochs, offset, key=lambda entry: entry[1])
         return self.epochs[i - 1][0] if i else -1
 
@@ -251,7 +249,7 @@ class Log:
         end = max(end, self.start)
         if end >= self.end:
             return []
-        at = end - self.start
+        at, self.end = end - self.start, end
         gone = list(self.records[at:])
         del self.records[at:], self.bytes[at:], self.times[at:]
         self.epochs = [entry for entry in self.epochs if entry[1] < end]
@@ -339,8 +337,11 @@ class Log:
     def copy_of(self, start: int, end: int) -> Piece:
         """A piece of the log for a follower."""
         at, stop = start - self.start, end - self.start
-        epochs = [(epoch, max(first, start)) for epoch, first in self.epochs if first < end]
-        epochs = [e for i, e in enumerate(epochs) if i + 1 == len(epochs) or epochs[i + 1][1] > start]
+        if self.epochs and self.epochs[-1][1] <= start:
+            epochs = [(self.epochs[-1][0], start)]
+        else:
+            epochs = [(epoch, max(first, start)) for epoch, first in self.epochs if first < end]
+            epochs = [e for i, e in enumerate(epochs) if i + 1 == len(epochs) or epochs[i + 1][1] > start]
         producers = {number: state.copy() for number, state in self.producers.items()}
         if end < self.end:
             for state in producers.values():
@@ -354,7 +355,7 @@ class Log:
             producers,
             self.ongoing_at(end) if end < self.end else dict(self.ongoing),
             self.owners[at:stop],
-            [entry for entry in self.ends if start <= entry.marker < end],
+            [entry for entry in self.ends if start <= entry.marker < end] if self.ends else [],
             self.segments[bisect_left(self.segments, start) : bisect_left(self.segments, end)],
             self.start,
         )
@@ -365,6 +366,7 @@ class Log:
             self.segments += [first for first in piece.segments if first > self.segments[-1]]
             self.on_roll()
         self.records.extend(piece.records)
+        self.end += len(piece.records)
         self.bytes.extend(piece.bytes)
         self.times.extend(piece.times)
         for epoch, first in piece.epochs:
@@ -374,12 +376,13 @@ class Log:
         if piece.owners:
             self.owners.extend([-1] * (piece.start - self.start - len(self.owners)))
             self.owners.extend(piece.owners)
-        self._add_ends(piece.ends)
+        if piece.ends:
+            self._add_ends(piece.ends)
 
     def restart_at(self, offset: int) -> None:
         """What is missing before an offset was deleted at the leader: begin there."""
         self.truncate(self.start)
-        self.start = self.flushed = self.cleaned = offset
+        self.start = self.end = self.flushed = self.cleaned = offset
         self.segments = [offset]
         self.resume()
         self.epochs.clear()

@@ -193,8 +193,7 @@ class Leadership:
         """
         if len(self.isr) < self.topic.min_insync_replicas:
             return
-        log = self.log
-        mark = log.start + len(log.records)
+        mark = self.log.end
         for follower in self._counted:
             if follower.end < mark:
                 mark = follower.end

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))  # this is a script, beside what it imports
 from tests.mutants.mutant import Mutant  # noqa: E402
 from tests.mutants.mutants import MUTANTS  # noqa: E402
 
-PARTS = ("sim", "tests", "docs", "scenarios", "pyproject.toml")  # what the tests below read
+PARTS = ("sim", "tests", "docs", "scenarios", "README.md", "pyproject.toml")  # what the tests below read
 FAST = ("conformance", "unit", "properties/test_books.py")  # asked when the first tests do not notice
 LEFT_OUT = "conformance/test_statistics.py"  # on long runs, and on pictures
 PATIENCE = 300.0  # seconds of the computer, after which a mutant that hangs counts as noticed

@@ -355,9 +355,7 @@ class Consumer(Subscription):
             return
         self.membership.leave()
         self._in_poll.clear()
-        if (
-            self.output is not None and not self._is_blocked
-        ):  # else a commit is under way, and will be refused
+        if self.output is not None and not self._is_blocked:  # else a commit is under way, to be refused
             self._has_to_abort = True
         self.give_up(list(self.assigned), POLL_EXCEEDED)
         self.in_poll(self.membership.join_again)

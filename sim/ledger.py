@@ -118,6 +118,7 @@ class Messages:
         self.derived: dict[tuple[str, int], int] = {}
         self.unheard: dict[int, int] = {}
         self.scopes: array[int] | None = None
+        self.is_ordered_by_key = False  # instead of within a scope
         self.transactions: dict[int, bool] = {}
         self.copy_message: array[int] = array("q")
         self.copy_parent: array[int] = array("q")
@@ -228,9 +229,9 @@ class Messages:
         self.scopes = array("H")
 
     def scoped(self, copy: int, scope: int) -> None:
-        """A message has its order among those of this scope (a number; 0 until it is known)."""
-        assert self.scopes is not None
-        self.scopes[copy if copy >= 0 else self.copy_message[~copy]] = scope
+        """A message has its order among those of this scope (a number; 0 until it is known), if scopes are kept."""
+        if self.scopes is not None:
+            self.scopes[copy if copy >= 0 else self.copy_message[~copy]] = scope
 
     def committed(self, copy: int) -> None:
         """The transaction that a copy belongs to was committed."""

@@ -312,12 +312,11 @@ def root_cause(pairs: Pairs, copy: int) -> int | None:
 
 def ordering_scopes(messages: Messages) -> Array:
     """A number for each message, the same for those that should keep their order: of a producer and, say, partition."""
-    producer = column(messages.producer, len(messages), "u2").astype(np.int64)
-    return (
-        producer
-        if messages.scopes is None
-        else producer * 65536 + column(messages.scopes, len(messages), "u2")
-    )
+    n = len(messages)
+    producer = column(messages.producer, n, "u2").astype(np.int64)
+    if messages.is_ordered_by_key and messages.keys is not None:
+        return producer * len(messages.key_names) + column(messages.keys, n, "i8")
+    return producer if messages.scopes is None else producer * 65536 + column(messages.scopes, n, "u2")
 
 
 def out_of_order(scope: Array, started: Array, counted: Array) -> Array:

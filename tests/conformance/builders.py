@@ -140,7 +140,9 @@ class Story:
     def _is_late(facts: PairFacts, message: int) -> bool:
         """Whether a later one of the same producer and scope was started before. Written as its definition reads."""
         producer, is_unique = facts.pairs.messages.producer, facts.place == "unique"
-        scope = facts.pairs.messages.scopes or [0] * len(facts.place)
+        messages = facts.pairs.messages
+        by_key = messages.keys if messages.is_ordered_by_key else None
+        scope = by_key or messages.scopes or [0] * len(facts.place)
         return bool(is_unique[message]) and any(
             is_unique[later]
             and (producer[later], scope[later]) == (producer[message], scope[message])

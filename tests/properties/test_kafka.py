@@ -81,6 +81,7 @@ def publisher(draw: Any) -> World:
         request_timeout=(..., 2.0),
         delivery_timeout=(1000.0,),
         max_in_flight_requests_per_connection=(..., 1),
+        metadata_max_age=(..., 1.0),
         keys=(..., {"number": 5}),
     )
 
@@ -101,14 +102,17 @@ def consumer(draw: Any) -> World:
         max_poll_interval=(..., 2.0),
         commit_every=(..., 1, 7),
         fetch_min_bytes=(1, 1, 5000),
+        metadata_max_age=(..., 1.0),
     )
 
 
 def topic(draw: Any) -> World:
     """What does not touch what is promised."""
-    return some(
+    partitions = draw(st.sampled_from((1, 1, 3)))
+    return {"partitions": partitions} | some(
         draw,
-        partitions=(1, 1, 3),
+        alter_partitions=(..., ..., partitions + 2),
+        alter_at=(0.0, 0.7, 4.0, 15.0),
         broker_delay=(..., 0.005),
         replica_lag_time_max=(..., 2.0),
         flush_messages=(..., ..., 1),

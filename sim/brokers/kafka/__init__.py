@@ -76,6 +76,10 @@ def _check(channel: Channel, producers: Any, services: Any) -> str | None:
             f"min_insync_replicas {channel.min_insync_replicas} can never be met "
             f"by a replication_factor of {channel.replication_factor}"
         )
+    if channel.alter_partitions is not None and channel.alter_partitions <= channel.partitions:
+        return f"alter_partitions {channel.alter_partitions} is no more than there are: partitions {channel.partitions}"
+    if channel.ordering_scope == "key" and not any(p.app.keys for p in producers.values()):
+        return "ordering_scope: key needs a producer with keys"
     complaints = (f"producer {name}: {c}" for name, p in producers.items() if (c := complaint(p.client)))
     return next(complaints, None)
 

@@ -189,7 +189,10 @@ class Broker:
         """A partition has a leader, as of an epoch (K-23, K-24)."""
         if not self.is_serving:
             return  # it was said to the process before
+        is_news = partition not in self.metadata
         self.metadata[partition] = (epoch, leader)
+        if is_news:
+            partition.topic.known_to(self)
         if partition not in self.logs:
             return
         leadership = self.leads.get(partition)
@@ -209,6 +212,11 @@ class Broker:
                     replica.fetcher_to(self).led(partition)
         elif leader is not None:
             self.fetcher_to(leader).follow(partition)
+
+    def told_of_more(self, said: list[tuple[Partition, Broker | None, int, list[Broker]]]) -> None:
+        """Partitions were added to a topic (K-02)."""
+        for state in said:
+            self.told(*state)
 
     def fetcher_to(self, leader: Broker) -> Fetcher:
         """The thread that fetches from that broker."""

@@ -46,7 +46,8 @@ class ClassicGroup(Group):
         self.assignment: dict[Member, list[Partition]] = {}
         self._joining: dict[Member, Answer] = {}
         self._syncing: dict[Member, Answer] = {}
-        self._leader: Member | None = None
+        self.leader: Member | None = None
+        self.assigned_of = 0  # how many partitions were shared out
         self._static: dict[Any, Member] = {}  # by client, which stands for its group.instance.id
         self._rebalance = 0
         self._waits_for_others = False
@@ -69,7 +70,7 @@ class ClassicGroup(Group):
         self.members[member] = None
         self.heard(member)
         member.since, member.owned = self.world.now, owned
-        if self.state is State.STABLE and is_unchanged and member is not self._leader:
+        if self.state is State.STABLE and is_unchanged and member is not self.leader:
             answer(OK, self.generation)  # K-44: nothing has changed
             return
         if self.state is State.STABLE and is_replacement:
@@ -97,8 +98,8 @@ class ClassicGroup(Group):
         self._joining.pop(before, None)
         self._syncing.pop(before, None)
         self.assignment = {member if m is before else m: share for m, share in self.assignment.items()}
-        if self._leader is before:
-            self._leader = member
+        if self.leader is before:
+            self.leader = member
         return True
 
     def _begin_from_empty(self) -> None:
@@ -165,7 +166,7 @@ class ClassicGroup(Group):
             self.state = State.EMPTY
             return
         self.state = State.COMPLETING
-        self._leader = next(iter(joined))
+        self.leader = next(iter(joined))
         for answer in joined.values():
             answer(OK, self.generation)
 
@@ -180,7 +181,7 @@ class ClassicGroup(Group):
         self._syncing[member] = answer
         if self.state is State.STABLE:
             self._tell_shares()
-        elif member is self._leader:
+        elif member is self.leader:
             self._assign()
             self.keep()
             self.when_kept(
@@ -188,8 +189,13 @@ class ClassicGroup(Group):
             )
 
     def _assign(self) -> None:
-        """The leader's work: range, or cooperative-sticky if that is what the members ask for."""
-        members, partitions = list(self.members), self.topic.partitions
+        """The leader's work: range, or cooperative-sticky if that is what the members ask for.
+
+        It goes by the partitions that the leader knows of (K-02).
+        """
+        assert self.leader is not None
+        members, partitions = list(self.members), self.leader.client.metadata.partitions
+        self.assigned_of = len(partitions)
         if self.settings.partition_assignment_strategy == "cooperative-sticky":
             owned = {m: m.owned for m in members}
             self.assignment = cooperative_sticky(members, partitions, owned)

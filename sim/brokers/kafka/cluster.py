@@ -60,20 +60,26 @@ class Cluster:
         self._links: dict[tuple[Broker, Broker], Connection] = {}
         sim.at_start(self._start)
 
-    def add_partitions(self, topic: Topic, number: int, replication_factor: int) -> list[Partition]:
-        """Partitions of a topic. Replicas go round the brokers, each partition beginning at the next."""
-        count = len(self.brokers)
+    def add_partitions(self, topic: Topic, numbers: range, replication_factor: int) -> list[Partition]:
+        """Partitions of a topic, by their numbers."""
         partitions = []
-        for i in range(number):
-            replicas = [self.brokers[(i + j) % count] for j in range(min(replication_factor, count))]
-            partition = Partition(topic, i, replicas)
-            self.controller.partitions.append(partition)
-            partitions.append(partition)
-            for broker in replicas:
-                for peer in replicas:
-                    if peer is not broker:
-                        broker.fetcher_to(peer)  # now: faults look for the connections that there are
+        for number in numbers:
+            partitions.append(Partition(topic, number, self.place(number, replication_factor)))
+            self.controller.partitions.append(partitions[-1])
         return partitions
+
+    def place(self, number: int, replication_factor: int) -> list[Broker]:
+        """Who has a topic's partition of that number: replicas go round the brokers, each beginning at the next.
+
+        They are connected from now on, even if the partition is yet to come: faults look for the connections there are.
+        """
+        count = len(self.brokers)
+        replicas = [self.brokers[(number + j) % count] for j in range(min(replication_factor, count))]
+        for broker in replicas:
+            for peer in replicas:
+                if peer is not broker:
+                    broker.fetcher_to(peer)
+        return replicas
 
     def _start(self) -> None:
         """All leaders lead, all followers follow."""
@@ -161,7 +167,7 @@ class InternalTopic:
     def __init__(self, cluster: Cluster, name: str, replication_factor: int, min_isr: int = 1) -> None:
         self.cluster, self.world, self.name = cluster, cluster.world, name
         self.log_config = LogConfig(write_back=cluster.settings.write_back)
-        self.partitions: list[Partition] = cluster.add_partitions(self, 1, replication_factor)
+        self.partitions: list[Partition] = cluster.add_partitions(self, range(1), replication_factor)
         self.partition: Partition = self.partitions[0]
         self.min_insync_replicas = min(min_isr, len(self.partition.replicas))
         self.on_led: Callable[[Broker], Any] = lambda broker: None
@@ -185,6 +191,9 @@ class InternalTopic:
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """A new coordinator reads what the log has."""
         self.on_led(broker)
+
+    def known_to(self, broker: Broker) -> None:
+        """It keeps its one partition."""
 
     @property
     def coordinator(self) -> Broker | None:

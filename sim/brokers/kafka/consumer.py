@@ -159,6 +159,10 @@ class Consumer(Subscription):
             self.has_raised = True
             self.in_poll(self.close)
 
+    def grown(self, partition: Partition) -> None:
+        """The topic has one more partition, which the group may have to share out."""
+        self.membership.grown()
+
     # -- poll() ------------------------------------------------------------------------------------------------
 
     def _poll(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sim.brokers.kafka.replication import Partition
+from sim.brokers.kafka.replication import Partition, Topic
 from sim.network import Hop
 
 if TYPE_CHECKING:
@@ -237,6 +237,20 @@ class Controller:
         self._note_eligible(partition, gone)
         self._tell(leader, partition)
         self._rebalance_later()
+
+    # -- partitions --------------------------------------------------------------------------------------------
+
+    def create_partitions(self, topic: Topic, numbers: range, replication_factor: int) -> None:
+        """CreatePartitions (K-02): each is led by the first replica that is there, and brokers hear of all at once."""
+        new = self.cluster.add_partitions(topic, numbers, replication_factor)
+        for partition in new:
+            alive = [r for r in partition.replicas if self.brokers[r].is_alive]
+            partition.leader = alive[0] if alive else None
+            partition.isr = alive or partition.isr
+        topic.partitions += new
+        for broker in self.brokers:
+            said = [(p, p.leader, p.epoch, list(p.isr)) for p in new]
+            broker.from_controller(broker.told_of_more, said)
 
     # -- preferred leaders -------------------------------------------------------------------------------------
 

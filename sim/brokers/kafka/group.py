@@ -102,9 +102,17 @@ class Group:
         """Why a member may not commit; None if it may."""
         raise NotImplementedError
 
+    def look_at_partitions(self) -> None:
+        """The coordinator may know of more partitions than its members have."""
+
     def assigned_to(self, member: Member) -> list[Partition]:
         """Partitions that are a member's, as far as the coordinator knows."""
         raise NotImplementedError
+
+    def known_partitions(self) -> list[Partition]:
+        """Partitions of the topic, as far as the coordinator has heard of them."""
+        broker = self.coordinator.coordinator
+        return [p for p in self.topic.partitions if broker is None or p in broker.metadata]
 
     # -- sessions ----------------------------------------------------------------------------------------------
 
@@ -159,6 +167,7 @@ class Group:
             else:
                 self.expect(member, self.world.now)
             self.tell_again(member)
+        self.look_at_partitions()
 
     def tell_again(self, member: Member) -> None:
         """There is something that a member has to know: it learns it with its next heartbeat that comes."""

@@ -40,6 +40,9 @@ class Membership(Protocol):
     def join_again(self) -> None:
         """poll() is called after that."""
 
+    def grown(self) -> None:
+        """The topic has more partitions, as the member knows by now."""
+
     def crashed(self) -> None:
         """The process is gone."""
 
@@ -91,6 +94,7 @@ class ClassicMembership:
         if error == OK:
             self.epoch = generation
             self.consumer.in_poll(self._assigned, member, partitions)
+            self.grown()
         else:
             self.told(member, error)
 
@@ -116,6 +120,12 @@ class ClassicMembership:
             self.consumer.in_poll(self._rejoin, member)
         elif error != OK:
             self.refused(error)
+
+    def grown(self) -> None:
+        """K-02: the member that has assigned looks whether that were all partitions, and if not, all join again."""
+        is_short = self.group.assigned_of < len(self.consumer.metadata.partitions)
+        if self.member is not None and self.member is self.group.leader and is_short:
+            self.told(self.member, REBALANCE_IN_PROGRESS)
 
     def _rejoin(self, member: Member) -> None:
         """K-34: the next poll() joins again; eager members give up everything before that."""
@@ -227,6 +237,9 @@ class ConsumerMembership:
     def _begin_again(self) -> None:
         self.consumer.give_up(list(self.consumer.assigned), NOT_COMMITTED)
         self.start()
+
+    def grown(self) -> None:
+        """K-02: the coordinator hears of it by itself."""
 
     def connected(self) -> None:
         """A heartbeat tells what happened meanwhile."""

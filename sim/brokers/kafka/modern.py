@@ -27,6 +27,7 @@ class ConsumerGroup(Group):
         self.epoch = 0
         self.target: dict[Member, list[Partition]] = {}
         self.owner: dict[Partition, Member] = {}
+        self._partitions: list[Partition] = []  # what is shared out
 
     def assigned_to(self, member: Member) -> list[Partition]:
         """What it was given and has not given up."""
@@ -63,10 +64,16 @@ class ConsumerGroup(Group):
     def _retarget(self) -> None:
         """A new group epoch; the uniform assignor moves as little as it can."""
         self.epoch += 1
-        self.target = sticky(list(self.members), self.topic.partitions, self.target)
+        self._partitions = self.known_partitions()
+        self.target = sticky(list(self.members), self._partitions, self.target)
         self.keep()
         for member in self.members:
             self.tell_again(member)
+
+    def look_at_partitions(self) -> None:
+        """K-02: what was added is shared out."""
+        if self.members and self.known_partitions() != self._partitions:
+            self._retarget()
 
     def _free(self, partitions: list[Partition]) -> None:
         """Partitions are given up, and may be taken by those who shall have them."""

@@ -82,16 +82,17 @@ class Producer:
         app = topic.sim.config.producers.get(self.host.group)
         self._has_keys = app is not None and app.app.keys is not None
         self._key_partitions: dict[str, Partition] = {}
-        self._start_empty()
         lane = Lane if wants_answers else OneWayLane
         self.lanes = {broker: lane(self, broker) for broker in topic.cluster.brokers}
         self.metadata = Metadata(
             self.host,
-            topic.partitions,
+            topic,
             {broker: lane.connection for broker, lane in self.lanes.items()},
             settings.metadata_max_age,
             self.pump,
+            self._grown,
         )
+        self._start_empty()
         self.host.residents.append(self)
         if settings.transactional:
             self.use_transactions(
@@ -100,7 +101,7 @@ class Producer:
 
     def _start_empty(self) -> None:
         """A new process: a new producer id, an empty accumulator (K-16, K-17)."""
-        partitions = self.topic.partitions
+        partitions = self.metadata.partitions
         self.queues: dict[Partition, deque[ProducerBatch]] = {p: deque() for p in partitions}
         self.waiting: dict[Partition, None] = {}  # partitions whose queues are not empty
         self.in_flight: dict[Partition, int] = dict.fromkeys(partitions, 0)
@@ -117,7 +118,15 @@ class Producer:
     def begin_session(self, producer_id: int, epoch: int) -> None:
         """InitProducerId: sequences begin with 0."""
         self.producer_id, self.epoch = producer_id, epoch
-        self.sequences = {partition: Sequences(epoch) for partition in self.topic.partitions}
+        self.sequences = {partition: Sequences(epoch) for partition in self.metadata.partitions}
+
+    def _grown(self, partition: Partition) -> None:
+        """K-02: one more partition. Keys go elsewhere from now on, whatever of theirs still waits where they went."""
+        self.queues[partition] = deque()
+        self.in_flight[partition] = 0
+        self.sequences[partition] = Sequences(self.epoch)
+        self._lone_partition = None
+        self._key_partitions.clear()
 
     def use_transactions(self, transactional_id: str, timeout: float, interval: float | None) -> None:
         """Write in transactions: committed every `interval` s, or by whoever calls `transactions.commit` (None)."""
@@ -193,7 +202,7 @@ class Producer:
 
     def _partition_of(self, copy: int) -> Partition:
         """K-02: by key. K-03: without one, where the last went, until batch.size bytes did and a batch is full."""
-        partitions = self.topic.partitions
+        partitions = self.metadata.partitions
         if self._has_keys:
             key = self.messages.key_of(copy)
             partition = self._key_partitions.get(key)

@@ -60,6 +60,9 @@ class Topic(Protocol):
     def led_by(self, partition: Partition, broker: Broker) -> None:
         """A broker leads the partition from now on."""
 
+    def known_to(self, broker: Broker) -> None:
+        """A broker has heard of one more partition of the topic."""
+
 
 class Partition:
     """What the controller says of a partition: replicas in order of preference, leader, epoch, ISR, ELR (K-30)."""

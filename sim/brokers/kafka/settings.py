@@ -19,7 +19,8 @@ class Channel:
     Topic: `partitions`, `replication_factor`, `min_insync_replicas`, `unclean_leader_election_enable`, `flush_messages`
     and `flush_interval` (flush.ms; null is never), `retention` (retention.ms), `retention_bytes`, `segment_bytes`,
     `segment_time` (segment.ms), `cleanup_policy` (compact needs keys; there are no tombstones, since no message is
-    null), `min_cleanable_dirty_ratio`.
+    null), `min_cleanable_dirty_ratio`. At `alter_at` an operator gives it `alter_partitions` (null: never).
+    `ordering_scope` says within what, besides the producer, order is counted: that changes nothing else.
 
     Brokers: `replica_lag_time_max`, `replica_fetch_wait_max`, `broker_heartbeat_interval`, `broker_session_timeout`,
     `log_retention_check_interval`, `auto_leader_rebalance_enable` and its interval, `group_initial_rebalance_delay`,
@@ -49,6 +50,9 @@ class Channel:
     segment_time: Seconds = 604_800.0
     cleanup_policy: Literal["delete", "compact"] = "delete"
     min_cleanable_dirty_ratio: Fraction = 0.5
+    alter_partitions: int | None = None
+    alter_at: Seconds = 0.0
+    ordering_scope: Literal["topic", "partition", "key"] = "partition"
     replica_lag_time_max: Seconds = 30.0
     replica_fetch_wait_max: Seconds = 0.5
     broker_heartbeat_interval: Seconds = 2.0

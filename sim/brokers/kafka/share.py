@@ -123,6 +123,7 @@ class ShareGroup(Group):
         self.state = ShareState.on(topic.cluster)
         self.partitions: dict[Partition, SharePartition] = {}  # as their leaders know them
         self.assignment: dict[Member, list[Partition]] = {}
+        self._partitions: list[Partition] = []  # what is shared out
         # For the books: the last copy of a record that members got, from the start offset on; up to where that was
         # once; records that are out; why they come again.
         self.handed: dict[tuple[Partition, int], int] = {}
@@ -157,10 +158,16 @@ class ShareGroup(Group):
         answer()
 
     def _assign(self) -> None:
-        self.assignment = shared(list(self.members), self.topic.partitions)
+        self._partitions = self.known_partitions()
+        self.assignment = shared(list(self.members), self._partitions)
         self.keep()
         for member in self.members:
             self.tell_again(member)
+
+    def look_at_partitions(self) -> None:
+        """K-02: what was added is shared out."""
+        if self.members and self.known_partitions() != self._partitions:
+            self._assign()
 
     def tell_news(self, member: Member) -> None:
         """What to fetch from."""

@@ -55,7 +55,7 @@ class ShareConsumer:
         self.sessions = {broker: ShareSession(self, broker) for broker in topic.cluster.brokers}
         self.metadata = Metadata(
             self.host,
-            topic.partitions,
+            topic,
             {broker: session.connection for broker, session in self.sessions.items()},
             settings.metadata_max_age,
             self.fetch_all,
@@ -107,6 +107,7 @@ class ShareConsumer:
             self._begin()
             return
         self.assigned = partitions
+        self.metadata.ask_for(partitions)
         self.fetch_all()
 
     # -- poll() ------------------------------------------------------------------------------------------------

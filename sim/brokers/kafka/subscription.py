@@ -36,10 +36,11 @@ class Subscription:
         self.sessions = {broker: FetchSession(self, broker) for broker in topic.cluster.brokers}
         self.metadata = Metadata(
             host,
-            topic.partitions,
+            topic,
             {broker: session.connection for broker, session in self.sessions.items()},
             settings.metadata_max_age,
             self.fetch_all,
+            self.grown,
         )
         self.world.in_background(settings.metadata_max_age, self._refresh_metadata)
 
@@ -68,12 +69,17 @@ class Subscription:
         """No offset to go on from."""
         raise NotImplementedError
 
+    def grown(self, partition: Partition) -> None:
+        """The topic has one more partition."""
+        raise NotImplementedError
+
     # -- partitions come and go --------------------------------------------------------------------------------
 
     def take_over(self, partitions: list[Partition]) -> None:
         """These partitions are this member's from now on: ask for their offsets."""
         if partitions:
             self.assigned.update(dict.fromkeys(partitions))
+            self.metadata.ask_for(partitions)
             self.coordinator.ask(self.group.fetch_offsets, partitions, then=self._offsets_told)
 
     def forget(self, partitions: list[Partition]) -> dict[Partition, None]:
@@ -138,9 +144,13 @@ class Subscription:
 
     def _refresh_metadata(self) -> None:
         """metadata.max.age.ms, for one that waits (K-31)."""
-        if self.host.is_running and self.world.now >= self.metadata.expires_at:
-            self.metadata.refresh()
-        self.world.in_background(self.settings.metadata_max_age, self._refresh_metadata)
+        wait = self.metadata.expires_at - self.world.now
+        if wait <= 0:
+            wait = RETRY_BACKOFF
+            if self.host.is_running:
+                self.metadata.refresh()
+                wait = self.settings.metadata_max_age
+        self.world.in_background(wait, self._refresh_metadata)
 
     def positions_to_fetch(self, broker: Broker) -> dict[Partition, tuple[int, int]]:
         """Offset, and leader epoch of the record before it, of each partition to ask a broker for."""

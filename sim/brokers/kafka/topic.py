@@ -13,6 +13,7 @@ from sim.brokers.kafka.cluster import Cluster
 from sim.brokers.kafka.consumer import Consumer
 from sim.brokers.kafka.group import Group
 from sim.brokers.kafka.log import ABORT, Batch, LogConfig
+from sim.brokers.kafka.metadata import RETRY_BACKOFF
 from sim.brokers.kafka.modern import ConsumerGroup
 from sim.brokers.kafka.producer import Producer
 from sim.brokers.kafka.replication import Partition
@@ -40,8 +41,10 @@ class Topic:
         self.sim, self.world, self.name, self.settings = sim, sim.world, name, settings
         self.messages = sim.ledger.channel(name)
         self.messages.late = RESENT
-        if settings.partitions > 1:
-            self.messages.keep_scopes()  # order is promised within a partition (K-04)
+        later = range(settings.partitions, settings.alter_partitions or 0)
+        self.messages.is_ordered_by_key = settings.ordering_scope == "key"
+        if settings.ordering_scope == "partition" and (settings.partitions > 1 or later):
+            self.messages.keep_scopes()
         self.min_insync_replicas = settings.min_insync_replicas
         self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []
@@ -49,8 +52,12 @@ class Topic:
         self.cluster = Cluster.of(sim, settings.cluster or name)
         self.log_config = self._log_config()
         self.partitions: list[Partition] = self.cluster.add_partitions(
-            self, settings.partitions, settings.replication_factor
+            self, range(settings.partitions), settings.replication_factor
         )
+        if later:
+            for number in later:
+                self.cluster.place(number, settings.replication_factor)
+            sim.world.in_background(settings.alter_at, self._alter, later)
         sim.at_start(self._start)
 
     def _start(self) -> None:
@@ -75,6 +82,14 @@ class Topic:
             write_back=min(of_brokers.write_back, settings.flush_interval or math.inf),
             producer_id_expiration=of_brokers.producer_id_expiration,
         )
+
+    def _alter(self, numbers: range) -> None:
+        """kafka-topics --alter --partitions, which an operator tries until the controller is there (K-02)."""
+        controller = self.cluster.controller
+        if controller.host.is_running:
+            controller.create_partitions(self, numbers, self.settings.replication_factor)
+        else:
+            self.world.in_background(RETRY_BACKOFF, self._alter, numbers)
 
     # -- clients -----------------------------------------------------------------------------------------------
 
@@ -104,6 +119,12 @@ class Topic:
             return self.cluster.controller.host
         leader = self.partitions[0].leader
         return None if leader is None else leader.host
+
+    def known_to(self, broker: Broker) -> None:
+        """A broker has heard of one more partition: a coordinator gives it to its groups' members."""
+        if broker is self.cluster.offsets.coordinator:
+            for group in self.groups:
+                group.look_at_partitions()
 
     # -- the books ---------------------------------------------------------------------------------------------
 

@@ -290,7 +290,10 @@ class Axis:
     def label(self, value: Any) -> str:
         """A value that can stand alone: `loss 5%`, `at-least-once`."""
         alone = self.text(value)
-        if not isinstance(value, str):
+        is_a_number_left_out = value == "none" and any(
+            isinstance(other, (int, float)) for other in self.values
+        )
+        if not isinstance(value, str) or is_a_number_left_out:
             alone = f"{self.name} {alone}"
         partners = [other.label(other.values[self.values.index(value)]) for other in self.zipped]
         return ", ".join([alone, *partners])

@@ -12,7 +12,7 @@ import pytest
 from sim.brokers.kafka.partitioner import partition_of
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
-from tests.conformance.kafka import RF3, Driven, books, kafka, scenario
+from tests.conformance.kafka import RF3, Driven, at, at_once, books, kafka, scenario
 
 GROWS_AT = 10.0
 GROWING = {"partitions": 2, "alter_partitions": 4, "alter_at": GROWS_AT}
@@ -85,10 +85,11 @@ def test_K02_a_topic_of_one_partition_grows_as_well():
 
 
 def test_K02_a_new_process_knows_all_partitions():
-    fault = {"crash": "shop", "at": 9.95, "lasting": 1.0}
-    told = growing(producer={"metadata_max_age": 300.0}, faults=[fault])
-    keys = [books(told).key_of(i) for i in range(200)]
-    assert partitions(told)[70:] == [partition_of(key, 4) for key in keys[70:]]
+    """Its first records come before it is connected, and wait until it knows where to."""
+    fault = {"crash": "shop", "at": 9.95, "lasting": 1.049}
+    told = growing(producer={**at_once(20, 11.0), "metadata_max_age": 300.0}, faults=[fault], messages=20)
+    assert partitions(told) == [partition_of(books(told).key_of(i), 4) for i in range(20)]
+    assert heard_at(told) == 11.0
 
 
 # -- order ----------------------------------------------------------------------------------------------------------
@@ -129,6 +130,29 @@ def test_K02_a_classic_group_hears_of_new_partitions_as_its_leader_does(strategy
     # The leader asks at 14 s and joins again; the others hear of that with their heartbeats.
     assert 14.0 < read_at(told) < 14.0 + HEARTBEAT + FETCH_WAIT + ROUND_TRIPS
     assert told["lost"] == told["duplicates"] == told["out_of_order"] == 0 and told["unique"] == 200
+
+
+def test_K02_a_leader_shares_out_what_it_knows_of():
+    """A rebalance meanwhile, for a member that leaves and comes back, changes nothing."""
+    told = growing(
+        service={"metadata_max_age": 14.0}, faults=[{"stop": "billing.2", "at": 11.0, "lasting": 1.0}]
+    )
+    assert 14.0 < read_at(told) < 14.0 + HEARTBEAT + FETCH_WAIT + ROUND_TRIPS
+    assert told["lost"] == 0 and told["unique"] == 200
+
+
+def test_K02_a_group_that_only_waits_hears_of_them_too():
+    world = Driven(
+        channel=GROWING,
+        producer=at(30.0),
+        service={"consumers": 2, "metadata_max_age": 7.0},
+        messages=1,
+    )
+    (group,) = world.broker.groups
+    world.run(14.0)
+    assert sorted(len(client.assigned) for client in group.clients) == [1, 1]
+    world.run(14.0 + HEARTBEAT + ROUND_TRIPS)
+    assert sorted(len(client.assigned) for client in group.clients) == [2, 2]
 
 
 def test_K02_a_group_of_KIP_848_hears_of_them_from_its_coordinator():

@@ -10,6 +10,7 @@ GROUPS = "conformance/test_kafka_groups.py"
 CONSUMING = "conformance/test_kafka_consuming.py"
 TRANSACTIONS = "conformance/test_kafka_transactions.py"
 SHARE = "conformance/test_kafka_share.py"
+GROWTH = "conformance/test_kafka_growth.py"
 UNIT_LOG = "unit/test_kafka_log.py"
 UNIT_PRODUCER = "unit/test_kafka_producer.py"
 UNIT_COORDINATOR = "unit/test_kafka_coordinator.py"
@@ -130,7 +131,7 @@ CLUSTER = (
     Mutant(
         "one-broker-leads-all",
         "brokers/kafka/cluster.py",
-        "self.brokers[(i + j) % count]",
+        "self.brokers[(number + j) % count]",
         "self.brokers[j % count]",
         "partitions begin at one broker after the other",
         (REPLICATION,),
@@ -154,7 +155,7 @@ CLUSTER = (
     Mutant(
         "older-metadata-wins",
         "brokers/kafka/metadata.py",
-        "if epoch > self._epochs[partition]:",
+        "if epoch > self._epochs.get(partition, -1):",
         "if epoch != self._epochs[partition]:",
         "a higher leader epoch wins (K-31)",
         (REPLICATION,),
@@ -1068,4 +1069,103 @@ SHARING = (
     ),
 )
 
-KAFKA = (*CLUSTER, *PARTITIONS, *COORDINATION, *MEMBERS, *PRODUCERS, *TRANSACTING, *SHARING)
+GROWING = (
+    Mutant(
+        "answer-names-no-new-partition",
+        "brokers/kafka/metadata.py",
+        "        self._grow(known)\n",
+        "",
+        "a client learns of partitions that were added when it asks who leads (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "new-process-with-old-partitions",
+        "brokers/kafka/metadata.py",
+        "        self._grow(self._topic.partitions)  # until it knows how many there are, nothing is sent\n",
+        "",
+        "a new process asks how many partitions there are before it sends anything (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "asks-for-nobody",
+        "brokers/kafka/metadata.py",
+        "            self.knows_all = False\n            self.refresh()\n\n    def learn",
+        "            self.knows_all = False\n\n    def learn",
+        "a member that is given a partition it has not heard of asks who leads it (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "keys-stay-where-they-were",
+        "brokers/kafka/producer.py",
+        "        self._key_partitions.clear()\n",
+        "",
+        "most keys belong to another partition when there are more (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "lone-partition-stays-alone",
+        "brokers/kafka/producer.py",
+        "        self._lone_partition = None\n",
+        "",
+        "a topic of one partition may get more (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "leader-knows-more-than-it-can",
+        "brokers/kafka/classic.py",
+        "list(self.members), self.leader.client.metadata.partitions",
+        "list(self.members), self.topic.partitions",
+        "the leader of a classic group shares out what it knows of (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "leader-does-not-look",
+        "brokers/kafka/membership.py",
+        "if self.member is not None and self.member is self.group.leader and is_short:",
+        "if False:",
+        "the leader of a classic group asks for a rebalance when there are more partitions (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "waiting-consumer-asks-half-as-often",
+        "brokers/kafka/subscription.py",
+        "        self.world.in_background(wait, self._refresh_metadata)\n",
+        "        self.world.in_background(self.settings.metadata_max_age, self._refresh_metadata)\n",
+        "metadata.max.age.ms counts from the last answer (K-31)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "coordinator-does-not-look",
+        "brokers/kafka/broker.py",
+        "            partition.topic.known_to(self)\n",
+        "            pass\n",
+        "the coordinator of a group of KIP-848 shares out what was added (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "new-coordinator-does-not-look",
+        "brokers/kafka/group.py",
+        "            self.tell_again(member)\n        self.look_at_partitions()\n",
+        "            self.tell_again(member)\n",
+        "so does the next one, if it has heard of more (K-02)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "share-group-does-not-look",
+        "brokers/kafka/share.py",
+        "if self.members and self.known_partitions() != self._partitions:",
+        "if False:",
+        "a share group reads partitions that were added (K-02, K-50)",
+        (GROWTH,),
+    ),
+    Mutant(
+        "absent-replica-in-sync",
+        "brokers/kafka/controller.py",
+        "alive = [r for r in partition.replicas if self.brokers[r].is_alive]",
+        "alive = partition.replicas",
+        "who is fenced neither leads nor is in sync with a partition that is added (K-02)",
+        (GROWTH,),
+    ),
+)
+
+KAFKA = (*CLUSTER, *PARTITIONS, *COORDINATION, *MEMBERS, *PRODUCERS, *TRANSACTING, *SHARING, *GROWING)

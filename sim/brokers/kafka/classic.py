@@ -1,6 +1,7 @@
 """The classic protocol's coordinator: join, sync, generations (K-33, K-34, K-44).
 
-In a rebalance all members join again; the first of them assigns, and the others learn their share with SyncGroup.
+In a rebalance all members join again. The leader, who is the first that came to the group and is still there, assigns;
+the others learn their share with SyncGroup.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class ClassicGroup(Group):
         is_new = member not in self.members
         is_unchanged = not is_new and (is_replacement or owned == member.owned)
         self.members[member] = None
+        self.leader = self.leader or member
         self.heard(member)
         member.since, member.owned = self.world.now, owned
         if self.state is State.STABLE and is_unchanged and member is not self.leader:
@@ -166,7 +168,8 @@ class ClassicGroup(Group):
             self.state = State.EMPTY
             return
         self.state = State.COMPLETING
-        self.leader = next(iter(joined))
+        if self.leader not in joined:
+            self.leader = next(iter(joined))
         for answer in joined.values():
             answer(OK, self.generation)
 
@@ -262,6 +265,8 @@ class ClassicGroup(Group):
         self._syncing.pop(member, None)
         self.assignment.pop(member, None)
         self.forget(member)
+        if self.leader is member:
+            self.leader = next(iter(self.members), None)
 
     def refusal(self, member: Member, epoch: int) -> str | None:
         """Why a member may not commit; None if it may."""

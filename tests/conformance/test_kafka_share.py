@@ -242,6 +242,22 @@ def test_K50_a_new_group_begins_at_the_end_or_at_the_start() -> None:
     assert missed.causes == {("lost", "offset_reset_latest"): missed["lost"]} and missed["unique"] >= 2
 
 
+def test_K50_what_a_disk_takes_is_lost_where_retention_has_moved_the_log() -> None:
+    """Offsets of what is gone begin where the log did: below the start offset lie others."""
+    told = kafka(
+        channel={"retention": 3.0, "segment_time": 0.5, "log_retention_check_interval": 0.5},
+        service={"group_protocol": "share", "service_time": 0.12, "max_poll_records": 20},
+        faults=[
+            {"crash": "billing.1", "at": 11.0, "lasting": 5.0},
+            {"disk_loss": "orders", "at": 11.5, "lasting": 1.0},
+        ],
+        messages=65,
+    )
+    done = told["unique"]  # one after the other since 5.1 s
+    assert done == pytest.approx((11.0 - 5.1) / 0.12, abs=1)
+    assert told.causes == {("lost", "disk_lost"): 65 - done}
+
+
 def test_K50_what_was_accepted_survives_the_leader_and_what_was_locked_does_not() -> None:
     told = share(
         channel={**RF3, "offsets_replication_factor": 3},

@@ -241,11 +241,12 @@ class Broker:
         for partition, log in self.logs.items():
             if kind != "process":
                 log.is_dirty = False
+                first = max(log.flushed, log.start) if kind == "machine" else log.start
                 gone = log.truncate(log.flushed) if kind == "machine" else log.wipe()
                 self.high_watermarks[partition] = min(self.high_watermarks.get(partition, 0), log.end)
                 self.host.touched += len(gone)
                 cause = UNFLUSHED if kind == "machine" else DISK_LOST
-                partition.topic.vanished(partition, log.end, gone, cause)
+                partition.topic.vanished(partition, first, gone, cause)
         self.cluster.controller.stopped(self, kind)
 
     def restarted(self) -> None:

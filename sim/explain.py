@@ -367,9 +367,10 @@ def _summary(run: Run, pairs: Pairs | None, story: Story, causes: list[Cause]) -
         return f"{service} processed {name} {_times(pairs.processings[message])}{effects}: {why}."
     if story.anomaly == "reordered":
         later = _overtaker(pairs, message)
+        scope = f" and {pairs.messages.ordering_scope}" if pairs.messages.ordering_scope else ""
         return (
             f"{service} began {name} at {pairs.started_at[message]:.3f} s, "
-            f"after {story.channel}:{later}, a later message of the same producer, "
+            f"after {story.channel}:{later}, a later message of the same producer{scope}, "
             f"at {pairs.started_at[later]:.3f} s: {why}."
         )
     if story.anomaly is not None:

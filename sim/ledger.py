@@ -118,7 +118,9 @@ class Messages:
         self.derived: dict[tuple[str, int], int] = {}
         self.unheard: dict[int, int] = {}
         self.scopes: array[int] | None = None
-        self.is_ordered_by_key = False  # instead of within a scope
+        self.ordering_scope = (
+            ""  # besides the producer: "partition" (its numbers are `scopes`), "key", or nothing
+        )
         self.transactions: dict[int, bool] = {}
         self.copy_message: array[int] = array("q")
         self.copy_parent: array[int] = array("q")
@@ -224,8 +226,9 @@ class Messages:
         """Keep the sizes of messages."""
         self.sizes = array("q", [USUAL_SIZE] * len(self.created))
 
-    def keep_scopes(self) -> None:
+    def keep_scopes(self, name: str) -> None:
         """Keep the scope within which each message has its order, such as a partition."""
+        self.ordering_scope = name
         self.scopes = array("H")
 
     def scoped(self, copy: int, scope: int) -> None:

@@ -314,7 +314,7 @@ def ordering_scopes(messages: Messages) -> Array:
     """A number for each message, the same for those that should keep their order: of a producer and, say, partition."""
     n = len(messages)
     producer = column(messages.producer, n, "u2").astype(np.int64)
-    if messages.is_ordered_by_key and messages.keys is not None:
+    if messages.ordering_scope == "key" and messages.keys is not None:
         return producer * len(messages.key_names) + column(messages.keys, n, "i8")
     return producer if messages.scopes is None else producer * 65536 + column(messages.scopes, n, "u2")
 

@@ -141,7 +141,7 @@ class Story:
         """Whether a later one of the same producer and scope was started before. Written as its definition reads."""
         producer, is_unique = facts.pairs.messages.producer, facts.place == "unique"
         messages = facts.pairs.messages
-        by_key = messages.keys if messages.is_ordered_by_key else None
+        by_key = messages.keys if messages.ordering_scope == "key" else None
         scope = by_key or messages.scopes or [0] * len(facts.place)
         return bool(is_unique[message]) and any(
             is_unique[later]

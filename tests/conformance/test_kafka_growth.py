@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sim.brokers.kafka.partitioner import partition_of
+from sim.explain import explain
 from sim.scenario.errors import ScenarioError
 from tests.conformance.builders import Story
 from tests.conformance.kafka import RF3, Driven, at, at_once, books, kafka, scenario
@@ -108,6 +109,17 @@ def test_K02_the_order_of_a_key_is_broken_across_the_change():
     assert all(partition_of(key, 2) != partition_of(key, 4) for key in keys)
     assert all(books(told).created[message] < heard_at_of_lagging() for message in late)
     assert lagging(ordering_scope="key", alter_partitions=None)["out_of_order"] == 0
+
+
+@pytest.mark.parametrize(("scope", "said"), [("key", "producer and key"), ("topic", "producer")])
+def test_why_says_within_what_a_message_was_overtaken(scope: str, said: str):
+    world = scenario(
+        channel={**GROWING, "ordering_scope": scope},
+        producer={"keys": KEYS, "metadata_max_age": 2.0},
+        service={"consumers": 4, **KIP_848, "service_time": 0.25, "max_poll_records": 1},
+        messages=200,
+    )
+    assert f"a later message of the same {said}, at" in explain(world, anomaly="reordered").summary
 
 
 def heard_at_of_lagging() -> float:

@@ -42,9 +42,10 @@ class Topic:
         self.messages = sim.ledger.channel(name)
         self.messages.late = RESENT
         later = range(settings.partitions, settings.alter_partitions or 0)
-        self.messages.is_ordered_by_key = settings.ordering_scope == "key"
-        if settings.ordering_scope == "partition" and (settings.partitions > 1 or later):
-            self.messages.keep_scopes()
+        if settings.ordering_scope == "key":
+            self.messages.ordering_scope = "key"
+        elif settings.ordering_scope == "partition" and (settings.partitions > 1 or later):
+            self.messages.keep_scopes("partition")
         self.min_insync_replicas = settings.min_insync_replicas
         self.unclean_leader_election_enable = settings.unclean_leader_election_enable
         self.groups: list[Group] = []

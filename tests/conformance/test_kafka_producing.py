@@ -343,6 +343,19 @@ def test_K15_a_gap_is_refused_and_filled(monkeypatch: pytest.MonkeyPatch):
     assert told.causes == {} and stored(told) == list(range(3000))
 
 
+def test_K15_a_gap_counts_for_the_attempt_that_was_refused_only():
+    """Refused at first since what came before it was still to come; then appended, and the answer is lost."""
+    world = Driven(messages=3)
+    (lane,) = client(world).lanes.values()
+    world.run(5.1 + 1.5 * HOP)  # record 0 is in the log, and its answer on the way
+    (batch,) = next(iter(lane.in_flight.values()))
+    batch.error = OUT_OF_ORDER
+    lane.connection.broken(client(world).host)
+    world.run(10.0)
+    assert world.partition.log().end == 3
+    assert client(world).sequences[world.partition].epoch == 0
+
+
 @pytest.mark.parametrize("is_answer_lost", [True, False])
 def test_K15_after_a_batch_was_given_up_sequences_begin_anew(is_answer_lost: bool):
     told = kafka(

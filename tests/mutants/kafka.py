@@ -10,6 +10,7 @@ GROUPS = "conformance/test_kafka_groups.py"
 CONSUMING = "conformance/test_kafka_consuming.py"
 TRANSACTIONS = "conformance/test_kafka_transactions.py"
 SHARE = "conformance/test_kafka_share.py"
+PRODUCING = "conformance/test_kafka_producing.py"
 GROWTH = "conformance/test_kafka_growth.py"
 UNIT_LOG = "unit/test_kafka_log.py"
 UNIT_PRODUCER = "unit/test_kafka_producer.py"
@@ -772,6 +773,14 @@ PRODUCERS = (
         "murmur2(key.encode()) % partitions",
         "the hash of a key is made positive as Kafka does it (K-02)",
         (UNIT_PRODUCER,),
+    ),
+    Mutant(
+        "refused-for-ever",
+        "brokers/kafka/producer.py",
+        "if error in (OUT_OF_ORDER, FENCED) and self.is_idempotent:",
+        "if batch.error in (OUT_OF_ORDER, FENCED) and self.is_idempotent:",
+        "a batch that was refused once and then had no answer may be in the log (K-15)",
+        (PRODUCING,),
     ),
     Mutant(
         "retries-overtake",

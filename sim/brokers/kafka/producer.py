@@ -394,7 +394,7 @@ class Producer:
             if error == NOT_LEADER:
                 self.metadata.refresh()
             if not batch.is_over:
-                self._failed(batch)
+                self._failed(batch, error)
         if batch.is_over and self.transactions is not None:
             self.transactions.end_if_flushed()
 
@@ -415,11 +415,14 @@ class Producer:
         elif self.transactions is not None:
             self.transactions.end_if_flushed()
 
-    def _failed(self, batch: ProducerBatch) -> None:
-        """K-13, K-15, K-18: send it again after the back-off, until delivery.timeout.ms is over."""
+    def _failed(self, batch: ProducerBatch, error: str = "") -> None:
+        """K-13, K-15, K-18: send it again after the back-off, until delivery.timeout.ms is over.
+
+        `error` is that of the last attempt; "" has had no answer.
+        """
         settings = self.settings
         is_lasting = False
-        if batch.error in (OUT_OF_ORDER, FENCED) and self.is_idempotent:
+        if error in (OUT_OF_ORDER, FENCED) and self.is_idempotent:
             is_lasting = self.sequences[batch.partition].out_of_order(batch)
         if (
             self.world.now >= batch.created + settings.delivery_timeout

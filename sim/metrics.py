@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -287,7 +288,9 @@ def repeats(run: Run, pairs: Pairs, copies: Sequence[int]) -> list[int]:
     Spared is the first copy, or the one that stands for it where that was lost on its way; only where neither was
     processed, the copy that was delivered first.
     """
-    roots = [root_cause(pairs, copy) for copy in copies]
+    lines = [line_of(pairs.messages, copy) for copy in copies]
+    processed = Counter(copy for line in lines for copy in line)  # how many in the line of each
+    roots = [root_cause(pairs.messages, line, processed) for line in lines]
     if None in roots:
         roots.remove(None)
     else:
@@ -298,15 +301,25 @@ def repeats(run: Run, pairs: Pairs, copies: Sequence[int]) -> list[int]:
     return [code for code in roots if code is not None]
 
 
-def root_cause(pairs: Pairs, copy: int) -> int | None:
-    """Up the ancestry of a copy, the nearest birth that made one too many. None for the line of the first copy: what
-    was only ever sent again because the copy before it was gone."""
-    messages = pairs.messages
+def line_of(messages: Messages, copy: int) -> list[int]:
+    """A copy, the copy that it was made from, and so on up to the first."""
+    line = [copy]
     while copy < 0:
-        code = messages.copy_cause[~copy]
-        if cause_of(code).anomaly == "duplicate":
-            return code
         copy = messages.copy_parent[~copy]
+        line.append(copy)
+    return line
+
+
+def root_cause(messages: Messages, line: Sequence[int], processed: Mapping[int, int]) -> int | None:
+    """Why the first of a line was one too many: the nearest birth beside which another copy was processed.
+
+    One in place of a copy that nobody processed made none too many, whatever it was born of: that is where it came
+    from. None for the line of the first copy.
+    """
+    for child, parent in pairwise(line):
+        code = messages.copy_cause[~child]
+        if processed[parent] > processed[child] and cause_of(code).anomaly == "duplicate":
+            return code
     return None
 
 

@@ -314,6 +314,29 @@ def test_a_known_sequence_number_is_dropped_and_acked_again():
     assert story(**lost)["duplicates"] == 1
 
 
+@pytest.mark.parametrize(
+    ("befell", "causes"),
+    [
+        (
+            Fault("crash", "billing", at=0.425, lasting=0.1),
+            {"confirm_lost": 1},
+        ),  # its redelivery takes its place
+        (
+            Fault("loss_burst", "billing -> orders", at=0.425, lasting=0.01),
+            {"confirm_lost": 1, "ack_lost": 1},
+        ),
+    ],
+    ids=["not processed", "processed"],
+)
+def test_a_redelivery_of_what_nobody_processed_is_not_what_was_one_too_many(
+    befell: Fault, causes: dict[str, int]
+):
+    """Message 0 is sent again at 0.4 s; what befalls that copy at 0.425 s, the broker delivers it once more."""
+    told = story(messages=1, resend=Resend(timeout=0.3), faults=(CONFIRM_OF_0_IS_LOST, befell))
+    assert told["requeued"] == 1
+    assert told.causes == {("duplicate", cause): count for cause, count in causes.items()}
+
+
 def test_resends_of_a_message_that_waits_for_room_are_dropped_by_their_sequence_number():
     told = story(**FULL, overflow="block", sequence_numbers=True, resend=Resend(timeout=0.3))
     assert len(told.events("copy")) > 1  # resends wait for room, too

@@ -73,6 +73,14 @@ def test_every_behaviour_has_a_test_or_a_reason_and_the_index_is_up_to_date() ->
     assert json.loads(INDEX.read_text(encoding="utf-8")) == expected, ANEW
 
 
+def test_the_index_says_of_every_test_that_it_passed() -> None:
+    """A page of behaviours that were not run tells nobody anything."""
+    systems = json.loads(INDEX.read_text(encoding="utf-8")).values()
+    tests = [test for system in systems for behaviour in system["behaviours"] for test in behaviour["tests"]]
+    others = [test["name"] for test in tests if test["outcome"] != "passed"]
+    assert others == [], "run python -m tests.conformance.table --run"
+
+
 def test_the_page_of_behaviours_is_up_to_date() -> None:
     systems = table.fresh(table.known_outcomes(INDEX))
     expected = table.page(systems, semantics.load(INDEX)[1])

@@ -107,7 +107,8 @@ def test_K02_the_order_of_a_key_is_broken_across_the_change():
     late = [message for _, message in told.anomalies["reordered", "overtaken"]]
     keys = [books(told).key_of(message) for message in late]
     assert all(partition_of(key, 2) != partition_of(key, 4) for key in keys)
-    assert all(books(told).created[message] < heard_at_of_lagging() for message in late)
+    change = heard_at(lagging(ordering_scope="partition"))  # the same world
+    assert all(books(told).created[message] < change for message in late)
     assert lagging(ordering_scope="key", alter_partitions=None)["out_of_order"] == 0
 
 
@@ -120,11 +121,6 @@ def test_why_says_within_what_a_message_was_overtaken(scope: str, said: str):
         messages=200,
     )
     assert f"a later message of the same {said}, at" in explain(world, anomaly="reordered").summary
-
-
-def heard_at_of_lagging() -> float:
-    """When the producer of `lagging` sent the first record to a new partition (s)."""
-    return heard_at(lagging())
 
 
 def test_K04_within_a_partition_nothing_is_overtaken_all_the_same():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -891,12 +889,6 @@ def test_the_rto_is_measured_as_rfc_6298_says():
     varying = Rig(delay=Exponential(0.1)).connection().there.rto
     # SRTT + 4 RTTVAR of the sum of two exponentials of mean 0.1: mean absolute deviation 0.8 e^-2 = 0.1083
     assert varying == pytest.approx(0.2 + 4 * 0.1083, rel=0.1)
-
-
-def test_the_example_of_the_guide_runs():
-    guide = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    exec(compile(example, "docs/network.md", "exec"), {})
 
 
 def test_nodes_of_a_cluster_are_named_by_their_own_name_and_by_their_group():
